@@ -1,0 +1,363 @@
+"""Which due tasks does a worker lease next?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from django.db.models.functions import Now
+
+from . import conf
+from .database import connection, locked, write_transaction
+from .models import HeldFunction, Queue, RepeatingTask, Task, Worker
+from .outcomes import Claimed
+from .states import CLAIMABLE, Cause, Status
+
+# What a claim returns of each task on every database; the times are told apart from these.
+_RETURNED = (
+    "id",
+    "func_name",
+    "args",
+    "kwargs",
+    "attempts",
+    "attempts_before",
+    "claim",
+    "parent_id",
+    "previous_id",
+    "root_id",
+    "depth",
+    "retries",
+    "timeout",
+    "suspect",
+)
+# What it sets; the time of the start follows.
+_LEASE = (
+    f"status = '{Status.RUNNING.value}', ready = NULL, coalesce_key = NULL, worker_id = %s,"
+    f" claim = claim + 1, attempts = attempts + 1, returned = false, ends_as = '',"
+    f" adopted_id = NULL, open_children = 0, started = "
+)
+
+
+def claim(
+    worker: Worker,
+    queue: str,
+    limit: int,
+    *,
+    held: Collection[str] = (),
+    only: Collection[str] = (),
+    suspects: bool = False,
+) -> list[Claimed]:
+    """Lease up to *limit* due tasks of *queue* to *worker*, most urgent first.
+
+    Two workers never get the same task: rows that another claim has locked are skipped. What has
+    expired is revoked instead. *held* functions are passed over; with *only*, all but those are. A
+    suspect, a task that may have killed a worker, is leased only with *suspects*, and then alone.
+    """
+    wanted = _Wanted(queue, 1 if suspects else limit, tuple(held), tuple(only), suspects)
+    if connection().vendor == "postgresql":
+        return _lease_at_once(worker, wanted)
+    if connection().vendor == "sqlite":
+        return _lease_under_the_write_lock(worker, wanted)
+    return _lease_in_steps(worker, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    queue: str
+    limit: int
+    held: tuple[str, ...]
+    only: tuple[str, ...]
+    suspects: bool
+
+
+def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
+    """One statement and one round trip, however many tasks; PostgreSQL alone can."""
+    condition, parameters = _condition(wanted)
+    table = connection().ops.quote_name(Task._meta.db_table)
+    with connection().cursor() as cursor:
+        cursor.execute(
+            f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
+            f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
+            f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"
+            f" ORDER BY priority DESC, run_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),"
+            f" leased AS (UPDATE {table} AS t SET {_LEASE}STATEMENT_TIMESTAMP() FROM due"
+            f" WHERE t.id = due.id AND NOT due.has_expired"
+            f" RETURNING {', '.join(f't.{name}' for name in _RETURNED)},"
+            f" EXTRACT(EPOCH FROM t.run_at)::float8 AS run_at)"
+            f" SELECT id, due.has_expired, due.priority,"
+            f" EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::float8, leased.*"
+            f" FROM due LEFT JOIN leased USING (id)",
+            [*parameters, wanted.limit, worker.pk],
+        )
+        found = cursor.fetchall()
+    leased = monotonic()
+    expired = [row[0] for row in found if row[1]]
+    if expired:
+        with write_transaction(durable=True):
+            _expire(expired)
+    # A join keeps no order. Numbers, not times: a time is parsed ten times as slowly.
+    due = sorted((-row[2], row[-1], row[0], row) for row in found if not row[1])
+    return [
+        Claimed(
+            id=task_id,
+            func_name=row[5],
+            args=json.loads(row[6]),
+            kwargs=json.loads(row[7]),
+            queue=wanted.queue,
+            attempt=row[8],
+            attempts_before=row[9],
+            claim=row[10],
+            worker_id=worker.pk,
+            worker_name=worker.name,
+            parent_id=row[11],
+            previous_id=row[12],
+            root_id=row[13],
+            depth=row[14],
+            retries=row[15],
+            timeout=row[16],
+            suspect=row[17],
+            run_at=datetime.fromtimestamp(run_at, UTC),
+            leased_at=datetime.fromtimestamp(row[3], UTC),
+            leased_monotonic=leased,
+        )
+        for _priority, run_at, task_id, row in due
+    ]
+
+
+def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:
+    """Which rows are ready for *wanted*, and its parameters; not yet whether they are due."""
+    # Word for word as in the partial index, or SQLite does not see that it may use it.
+    is_ready = "ready" if connection().vendor == "postgresql" else "ready = 1"
+    condition = f"{is_ready} AND queue = %s AND suspect = %s"
+    parameters: list[Any] = [wanted.queue, wanted.suspects]
+    for names, operator in ((wanted.held, "NOT IN"), (wanted.only, "IN")):
+        if names:
+            condition += f" AND func_name {operator} ({', '.join(['%s'] * len(names))})"
+            parameters += names
+    return condition, parameters
+
+
+def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed]:
+    """One statement too, without the ORM's conversions of every time and id."""
+    condition, parameters = _condition(wanted)
+    now = _NOW["sqlite"]
+    with write_transaction(durable=True) as current, current.cursor() as cursor:
+        table = current.ops.quote_name(Task._meta.db_table)
+        cursor.execute(
+            f"UPDATE {table} SET {_LEASE}{now} WHERE id IN (SELECT id FROM {table}"
+            f" WHERE {condition} AND run_at <= {now}"
+            f" AND (expires_at IS NULL OR started IS NOT NULL OR expires_at > {now})"
+            f" ORDER BY priority DESC, run_at, id LIMIT %s)"
+            # As texts: the driver would call Python for each time.
+            f" RETURNING -priority, run_at || '', {', '.join(_RETURNED)}, started || ''",
+            [worker.pk, *parameters, wanted.limit],
+        )
+        found = sorted(cursor.fetchall())
+        if len(found) < wanted.limit:
+            cursor.execute(
+                f"SELECT id FROM {table} WHERE {condition} AND run_at <= {now}"
+                f" AND started IS NULL AND expires_at <= {now} LIMIT %s",
+                [*parameters, wanted.limit],
+            )
+            expired = [UUID(row[0]) for row in cursor.fetchall()]
+            if expired:
+                _expire(expired)
+    leased = monotonic()
+    if not found:
+        return []
+    leased_at = datetime.fromisoformat(found[0][-1]).replace(tzinfo=UTC)
+    return [
+        Claimed(
+            id=(task_id := UUID(row[2])),
+            func_name=row[3],
+            args=json.loads(row[4]),
+            kwargs=json.loads(row[5]),
+            queue=wanted.queue,
+            attempt=row[6],
+            attempts_before=row[7],
+            claim=row[8],
+            worker_id=worker.pk,
+            worker_name=worker.name,
+            parent_id=row[9] and UUID(row[9]),
+            previous_id=row[10] and UUID(row[10]),
+            root_id=task_id if row[11] == row[2] else UUID(row[11]),
+            depth=row[12],
+            retries=row[13],
+            timeout=row[14],
+            suspect=bool(row[15]),
+            run_at=datetime.fromisoformat(row[1]).replace(tzinfo=UTC),
+            leased_at=leased_at,
+            leased_monotonic=leased,
+        )
+        for row in found
+    ]
+
+
+def _lease_in_steps(worker: Worker, wanted: _Wanted) -> list[Claimed]:
+    rows = Task.objects.using(conf.get().database)
+    due = rows.filter(ready=True, queue=wanted.queue, run_at__lte=Now(), suspect=wanted.suspects)
+    if wanted.held:
+        due = due.exclude(func_name__in=wanted.held)
+    if wanted.only:
+        due = due.filter(func_name__in=wanted.only)
+    due = due.order_by("-priority", "run_at", "id")
+    with write_transaction(durable=True):
+        found = list(
+            locked(due, skip_locked=True).values_list(*_RETURNED, *_TIMES, Now())[: wanted.limit]
+        )
+        if not found:
+            return []
+        now: datetime = found[0][-1]
+        expired = [row[0] for row in found if _has_expired(row, now)]
+        if expired:
+            _expire(expired)
+            gone = set(expired)
+            found = [row for row in found if row[0] not in gone]
+        _lease(worker, [row[0] for row in found])
+    leased = monotonic()
+    return [
+        Claimed(
+            id=row[0],
+            func_name=row[1],
+            args=row[2],
+            kwargs=row[3],
+            queue=wanted.queue,
+            attempt=row[4] + 1,
+            attempts_before=row[5],
+            claim=row[6] + 1,
+            worker_id=worker.pk,
+            worker_name=worker.name,
+            parent_id=row[7],
+            previous_id=row[8],
+            root_id=row[9],
+            depth=row[10],
+            retries=row[11],
+            timeout=row[12],
+            suspect=row[13],
+            run_at=row[14],
+            leased_at=now,
+            leased_monotonic=leased,
+        )
+        for row in found
+    ]
+
+
+_TIMES = ("run_at", "expires_at", "started")
+
+
+def _lease(worker: Worker, task_ids: Sequence[UUID]) -> None:
+    current = connection()
+    key: Any = Task._meta.pk
+    ids = [key.get_db_prep_value(task_id, current) for task_id in task_ids]
+    if not ids:
+        return
+    with current.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {current.ops.quote_name(Task._meta.db_table)}"
+            f" SET {_LEASE}{_NOW[current.vendor]} WHERE id IN ({', '.join(['%s'] * len(ids))})",
+            [worker.pk, *ids],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one look at the table found to do."""
+
+    queues: frozenset[str]
+    has_suspects: bool
+    has_due: bool
+    # Something was not started before its time; something repeats now, or was enabled.
+    has_expired: bool
+    has_ticks: bool
+    # What operators stopped: queues, and functions.
+    paused: frozenset[str]
+    held: frozenset[str]
+
+
+def survey() -> Survey:
+    """Which queues have a task to claim, does a suspect wait, whose time has come, what is stopped?
+
+    One statement, whose cost is a probe of an index for each queue: an idle worker asks it again
+    and again.
+    """
+    current = connection()
+    quote = current.ops.quote_name
+    table = quote(Task._meta.db_table)
+    is_ready = "ready" if current.vendor == "postgresql" else "ready = 1"
+    is_enabled = "enabled = 1" if current.vendor == "mysql" else "enabled"
+    is_suspect = "suspect" if current.vendor == "postgresql" else "suspect = 1"
+    from_nothing = " FROM DUAL" if current.vendor == "mysql" else ""
+    now = _NOW[current.vendor]
+    # A loose index scan: DISTINCT would read every ready row. Ordered, not EXISTS: most rows have
+    # a run_at in the past, so PostgreSQL expects to meet a due one soon and reads them all.
+    with current.cursor() as cursor:
+        cursor.execute(
+            f"WITH RECURSIVE found(queue) AS ("
+            f"SELECT (SELECT MIN(queue) FROM {table} WHERE {is_ready})"
+            f" UNION ALL SELECT (SELECT MIN(t.queue) FROM {table} t"
+            f" WHERE t.{is_ready} AND t.queue > found.queue)"
+            f" FROM found WHERE found.queue IS NOT NULL)"
+            f" SELECT 'queue', queue FROM found WHERE queue IS NOT NULL"
+            f" UNION ALL SELECT 'paused', name FROM {quote(Queue._meta.db_table)}"
+            f" WHERE paused IS NOT NULL"
+            f" UNION ALL SELECT 'held', func_name FROM {quote(HeldFunction._meta.db_table)}"
+            f" UNION ALL SELECT 'suspect', ''{from_nothing} WHERE 1 ="
+            f" (SELECT 1 FROM {table} WHERE {is_ready} AND {is_suspect}"
+            f" ORDER BY queue LIMIT 1)"
+            f" UNION ALL SELECT 'due', ''{from_nothing} WHERE 1 ="
+            f" (SELECT 1 FROM {table} WHERE ready IS NULL AND status IN ('Q', 'Y')"
+            f" AND run_at <= {now} ORDER BY run_at LIMIT 1)"
+            f" UNION ALL SELECT 'expired', ''{from_nothing} WHERE 1 ="
+            f" (SELECT 1 FROM {table} WHERE expires_at IS NOT NULL AND started IS NULL"
+            f" AND expires_at <= {now} AND status IN ('Q', 'Y') ORDER BY expires_at LIMIT 1)"
+            f" UNION ALL SELECT 'tick', ''{from_nothing} WHERE 1 ="
+            f" (SELECT 1 FROM {quote(RepeatingTask._meta.db_table)} WHERE {is_enabled}"
+            f" AND (next_run <= {now} OR (next_run IS NULL AND error = '')) LIMIT 1)"
+        )
+        found: dict[str, set[str]] = {}
+        for kind, name in cursor.fetchall():
+            found.setdefault(kind, set()).add(name)
+    return Survey(
+        queues=frozenset(found.get("queue", ())),
+        has_suspects="suspect" in found,
+        has_due="due" in found,
+        has_expired="expired" in found,
+        has_ticks="tick" in found,
+        paused=frozenset(found.get("paused", ())),
+        held=frozenset(found.get("held", ())),
+    )
+
+
+_NOW = {
+    "postgresql": "STATEMENT_TIMESTAMP()",
+    "mysql": "CURRENT_TIMESTAMP(6)",
+    "sqlite": "STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')",
+}
+
+
+def release_due(limit: int = 500) -> set[str]:
+    """Let what was scheduled for a time that has come be claimed; returns the queues it is in."""
+    rows = Task.objects.using(conf.get().database)
+    due = rows.filter(ready__isnull=True, status__in=sorted(CLAIMABLE), run_at__lte=Now())
+    with write_transaction(durable=True):
+        found = dict(
+            locked(due.order_by("run_at"), skip_locked=True).values_list("id", "queue")[:limit]
+        )
+        rows.filter(pk__in=found, status__in=sorted(CLAIMABLE)).update(ready=True)
+    return set(found.values())
+
+
+def _has_expired(row: Sequence[object], now: datetime) -> bool:
+    expires_at, started = row[15], row[16]
+    return isinstance(expires_at, datetime) and started is None and expires_at <= now
+
+
+def _expire(task_ids: Collection[UUID]) -> None:
+    from . import workflow
+
+    workflow.revoke(task_ids, Cause.EXPIRED, "expired before it was started")
