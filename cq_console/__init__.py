@@ -1,0 +1,1 @@
+"""What does an operator of django-cq see and press, inside the Django admin?"""

@@ -1,0 +1,1 @@
+"""What does the console read? Bounded queries that return frozen values, a module for each page."""

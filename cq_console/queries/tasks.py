@@ -1,0 +1,207 @@
+"""Which tasks does the list show, and how many are there of each kind?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from time import monotonic
+from uuid import UUID
+
+from django.db.models import Count, QuerySet
+
+from cq.models import Task
+from cq.states import FAILED, Status
+
+from .. import arguments
+from ..search import Search
+from . import tree, walk
+from .matching import few, filtered
+from .roots import roots
+from .walk import SUBMITTED, Order, Place
+
+PAGE = 50
+COUNT_LIMIT = 10_000
+NEW_LIMIT = 100
+NEW_SECONDS = 0.1
+# Tasks that the trees of one page may have in all for each to be counted through.
+TREES_LIMIT = 20_000
+
+Tasks = QuerySet[Task]
+
+COLUMNS = (*tree.COLUMNS, "worker__host", "worker__pid")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of tasks, the newest first."""
+
+    nodes: tuple[tree.Node, ...]
+    has_more: bool
+    order: Order = SUBMITTED
+    # A search that ran out of time says how far back it came.
+    searched_to: datetime | None = None
+
+    @property
+    def first(self) -> Place | None:
+        return self.order.place(self.nodes[0].task) if self.nodes else None
+
+    @property
+    def last(self) -> Place | None:
+        return self.order.place(self.nodes[-1].task) if self.nodes else None
+
+
+def page(
+    tasks: Tasks, search: Search, before: Place | None = None, order: Order = SUBMITTED
+) -> Listed:
+    """The page of what *search* asks for, in *order*, that ends before the place *before*."""
+    if search.problem:
+        return Listed((), has_more=False, order=order)
+    if order is SUBMITTED and (ids := few(tasks, search)) is not None:
+        rows = filtered(tasks.filter(id__in=ids), replace(search, is_scheduled=False))
+        return _listed(_read(rows, before, order), order)
+    if order is SUBMITTED and search.conditions == {"only_roots"} and search.since is None:
+        return _listed(_newest_roots(tasks, before), order)
+    if order is SUBMITTED and (pieces := _pieces(tasks, search)):
+        # Each is a walk along one index, in its order.
+        found = [task for rows in pieces for task in _read(rows, before, order)]
+        return _listed(sorted(found, key=lambda task: task.id, reverse=True), order)
+    return _search(tasks, search, before, order)
+
+
+def matching(tasks: Tasks, search: Search, ids: Sequence[UUID]) -> set[UUID]:
+    """Which of the tasks *ids* match *search* as they are now."""
+    if search.problem:
+        return set(ids)
+    rows = filtered(tasks.filter(id__in=list(ids)), search)
+    return set(rows.values_list("id", flat=True))
+
+
+def shown(tasks: Tasks, ids: Sequence[UUID]) -> dict[UUID, Task]:
+    """The tasks *ids* as they are now."""
+    return {
+        task.id: task
+        for task in tasks.filter(id__in=list(ids)).select_related("worker").only(*COLUMNS)
+    }
+
+
+def roll_ups(tasks: Tasks, roots: Sequence[UUID]) -> dict[UUID, Mapping[str, int]]:
+    """Of each tree, how many of its tasks have which status; of large ones, nothing."""
+    found: dict[UUID, dict[str, int]] = {}
+    rows = tasks.filter(root_id__in=list(roots)).order_by()
+    if rows.values("pk")[: TREES_LIMIT + 1].count() > TREES_LIMIT:
+        rows = tasks.filter(root_id__in=_small(tasks, roots)).order_by()
+    for root, status, n in rows.values_list("root_id", "status").annotate(n=Count("id")):
+        found.setdefault(root, {})[status] = n
+    return {root: counts for root, counts in found.items() if sum(counts.values()) > 1}
+
+
+def _small(tasks: Tasks, roots: Sequence[UUID]) -> list[UUID]:
+    """Those trees that together stay within the limit."""
+    least = TREES_LIMIT // PAGE
+    return [
+        root
+        for root in roots
+        if tasks.filter(root_id=root).order_by().values("pk")[: least + 1].count() <= least
+    ]
+
+
+def count(tasks: Tasks, search: Search) -> int:
+    """How many match one of the ready-made *search*es, at most one more than the limit."""
+    ids = few(tasks, search)
+    if ids is not None:
+        return len(ids)
+    return filtered(tasks, search).order_by().values("pk")[: COUNT_LIMIT + 1].count()
+
+
+def count_all(tasks: Tasks, search: Search) -> walk.Counted:
+    """How many match *search*, as far as a person waits, at most one more than the limit."""
+    rows = filtered(tasks, search)
+    return walk.count(tasks, rows, seconds=walk.SECONDS, since=search.since, limit=COUNT_LIMIT)
+
+
+def count_newer(tasks: Tasks, search: Search, first: Place, order: Order = SUBMITTED) -> int:
+    """How many that match are newer than *first*, as far as a short look comes, capped."""
+    if order is SUBMITTED and search.conditions == {"only_roots"} and search.since is None:
+        ids = roots(tasks, first.id, NEW_LIMIT + 1, newest=False)
+        return tasks.filter(id__in=ids).count() if ids and tasks.query.has_filters() else len(ids)
+    rows = order.after(filtered(tasks, search), first)
+    newest = order.ends(tasks)
+    start, length, found = first.moment, walk.FIRST_SPAN, 0
+    started = monotonic()
+    while newest and start <= newest[1] and found <= NEW_LIMIT:
+        end = start + length
+        span = order.within(rows, start, end if end <= newest[1] else None)
+        found += span.order_by().values("pk")[: NEW_LIMIT + 1 - found].count()
+        if monotonic() - started > NEW_SECONDS:
+            break
+        start, length = end, length * 2
+    return found
+
+
+def _pieces(tasks: Tasks, search: Search) -> list[Tasks]:
+    """*search* as parts of which each follows one index to its end; none where it cannot."""
+    wanted = search.conditions
+    rows = filtered(tasks, replace(search, statuses=(), functions=()))
+    if wanted in ({"id"}, {"root"}):
+        return [rows]
+    if wanted == {"cause"}:
+        return [rows.filter(status=status) for status in sorted(FAILED)]
+    if wanted == {"statuses"} or wanted == {"queue", "statuses"}:
+        return [rows.filter(status=status) for status in search.statuses]
+    if wanted == {"queue"}:
+        return [rows.filter(status=status) for status in Status]
+    if wanted == {"functions"}:
+        return [rows.filter(func_name=name) for name in search.functions]
+    if not wanted:
+        return [rows]
+    return []
+
+
+def _search(tasks: Tasks, search: Search, before: Place | None, order: Order) -> Listed:
+    rows = filtered(tasks, search)
+    if order is not SUBMITTED:
+        rows = rows.filter(finished__isnull=False)
+    since = search.since if order is SUBMITTED else None
+    found: list[Task] = []
+    try:
+        spans = walk.spans(order, tasks, rows, before=before, since=since, seconds=walk.SECONDS)
+        for span in spans:
+            found += _read(span.rows, None, order, PAGE + 1 - len(found))
+            if len(found) > PAGE:
+                break
+    except walk.Stopped as stopped:
+        return replace(_listed(found, order), searched_to=stopped.back_to)
+    return _listed(found, order)
+
+
+def _read(rows: Tasks, before: Place | None, order: Order, limit: int = PAGE + 1) -> list[Task]:
+    if before is not None:
+        rows = order.before(rows, before)
+    rows = order.newest_first(rows).select_related("worker").only(*COLUMNS)
+    return list(tree.with_short_arguments(rows)[:limit])
+
+
+def _newest_roots(tasks: Tasks, before: Place | None) -> list[Task]:
+    """The first tasks of trees, however many tasks lie between them."""
+    found: list[Task] = []
+    started = monotonic()
+    last = before.id if before else None
+    while len(found) <= PAGE:
+        ids = roots(tasks, last, PAGE + 1, newest=True)
+        found += _read(tasks.filter(id__in=ids), None, SUBMITTED)
+        if len(ids) <= PAGE or monotonic() - started > walk.SECONDS:
+            break
+        last = ids[-1]
+    return found
+
+
+def _listed(found: Iterable[Task], order: Order) -> Listed:
+    rows = list(found)[: PAGE + 1]
+    return Listed(
+        tuple(
+            tree.Node(task, arguments.brief(tree.arguments_of(task), 120)) for task in rows[:PAGE]
+        ),
+        has_more=len(rows) > PAGE,
+        order=order,
+    )
