@@ -1,0 +1,1 @@
+"""How quick is the console when there is much to see, and others look at it as well?"""

@@ -1,0 +1,6 @@
+"""Which addresses does the measured project answer?"""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]

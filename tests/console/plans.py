@@ -1,0 +1,71 @@
+"""How does a database carry out what a page asks, and does it read any table whole?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+LARGE = ("cq_task", "cq_tasklog", "cq_attempt", "cq_actitem")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A statement, and how the database would carry it out."""
+
+    sql: str
+    text: str
+
+    @property
+    def reads_whole(self) -> bool:
+        """Would a large table be read from one end to the other?"""
+        if connection.vendor == "sqlite":
+            # Scanned too: what a subquery answers, the few acts, an index whose first rows suffice.
+            whole = r"^SCAN (?!\(|subquery|CONSTANT|cq_act\b)(?!.* USING .*INDEX)"
+            found = re.search(whole, self.text, re.MULTILINE)
+        else:
+            tables = "|".join(LARGE)
+            found = re.search(rf'"Seq Scan"[^{{}}]*"Relation Name": "(?:{tables})"', self.text)
+        return bool(found)
+
+
+def plans_of(act: Callable[[], Any]) -> list[Plan]:
+    """The plan of each read of a large table that *act* sent."""
+    with CaptureQueriesContext(connection) as captured:
+        act()
+    read = [query["sql"] for query in captured.captured_queries]
+    found = [
+        Plan(sql, _plan(sql))
+        for sql in read
+        if sql.startswith(("SELECT", "WITH")) and any(f'"{table}"' in sql for table in LARGE)
+    ]
+    assert found
+    return found
+
+
+def assert_bounded(act: Callable[[], Any], *indexes: str) -> None:
+    """No large table is read whole, skipped through or counted without end; *indexes* are used."""
+    plans = plans_of(act)
+    for plan in plans:
+        assert not plan.reads_whole, plan
+        assert "OFFSET" not in plan.sql
+        assert "DISTINCT" not in plan.sql
+        if "COUNT(" in plan.sql and "GROUP BY" not in plan.sql:
+            assert "LIMIT" in plan.sql, plan.sql
+    for index in indexes:
+        assert any(index in plan.text for plan in plans), (index, plans)
+
+
+def _plan(sql: str) -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("EXPLAIN QUERY PLAN " + sql)
+            return "\n".join(row[3] for row in cursor.fetchall())
+        cursor.execute("EXPLAIN (FORMAT JSON) " + sql)
+        (plan,) = cursor.fetchone()
+        return plan if isinstance(plan, str) else json.dumps(plan)

@@ -1,0 +1,1 @@
+"""What does a project that uses django-cq look like?"""

@@ -1,0 +1,1 @@
+"""What Python source code is installed on this machine?"""
