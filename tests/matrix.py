@@ -97,10 +97,15 @@ class Counts:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    # What failed, each with its first line of why.
+    names: tuple[str, ...] = ()
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
-            self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.names + other.names,
         )
 
     def __str__(self) -> str:
@@ -142,6 +147,10 @@ def main() -> int:
     print("Services:")
     for service in services.values():
         print(f"  {service}")
+    # Said again at the end: of a long output, it is the end that is read and kept.
+    for run, count in zip(runs, counts, strict=True):
+        for name in count.names:
+            print(f"FAILED on {run.label}: {name}")
     total = sum(counts, Counts())
     print(f"\n{total}")
     return 1 if total.failed else 0
@@ -230,7 +239,7 @@ def execute(run: Run, seed: int) -> Counts:
         said = output.read_text(errors="replace")
     if code and not counts.failed:
         said += f"pytest ended with exit code {code} without naming a failed test.\n"
-        counts += Counts(failed=1)
+        counts += Counts(failed=1, names=(f"pytest itself, exit code {code}",))
     seconds = time.monotonic() - started
     say(f"\n=== {run.label}\n{said}=== {run.label}: {counts} in {seconds:.0f} s")
     return counts
@@ -245,13 +254,21 @@ def say(text: str) -> None:
 def read_counts(report: Path) -> Counts:
     if not report.exists():
         return Counts()
-    suites = ET.parse(report).getroot().iter("testsuite")
+    suites = list(ET.parse(report).getroot().iter("testsuite"))
     total = Counts()
     for suite in suites:
         tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
         failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         total += Counts(max(tests - failed - skipped, 0), failed, skipped)
-    return total
+    return replace(total, names=tuple(read_failures(suites)))
+
+
+def read_failures(suites: list[ET.Element]) -> Iterator[str]:
+    """Yield the name of each test that failed, and the first line of why."""
+    for case in (case for suite in suites for case in suite.iter("testcase")):
+        for found in (*case.findall("failure"), *case.findall("error")):
+            why = (found.get("message") or "").partition("\n")[0][:200]
+            yield f"{case.get('classname')}::{case.get('name')}: {why}"
 
 
 def report_coverage() -> None:
