@@ -13,10 +13,10 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from . import conf
-from .database import connection, locked, write_transaction
-from .models import HeldFunction, Queue, RepeatingTask, Task, Worker
+from .database import NOW, connection, locked, read_by, write_transaction
+from .models import Task, Worker
 from .outcomes import Claimed
-from .states import CLAIMABLE, Cause, Status
+from .states import Cause, Status
 
 # What a claim returns of each task on every database; the times are told apart from these.
 _RETURNED = (
@@ -130,11 +130,13 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
 
 
 def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:
-    """Which rows are ready for *wanted*, and its parameters; not yet whether they are due."""
-    # Word for word as in the partial index, or SQLite does not see that it may use it.
-    is_ready = "ready" if connection().vendor == "postgresql" else "ready = 1"
-    condition = f"{is_ready} AND queue = %s AND suspect = %s"
-    parameters: list[Any] = [wanted.queue, wanted.suspects]
+    """Which rows are ready for *wanted*, and its parameters; not yet whether they are due.
+
+    Not on MariaDB: its indexes serve no bare column.
+    """
+    # Word for word as in the partial indexes, or SQLite does not see that it may use them.
+    condition = f"ready AND {'' if wanted.suspects else 'NOT '}suspect AND queue = %s"
+    parameters: list[Any] = [wanted.queue]
     for names, operator in ((wanted.held, "NOT IN"), (wanted.only, "IN")):
         if names:
             condition += f" AND func_name {operator} ({', '.join(['%s'] * len(names))})"
@@ -145,11 +147,13 @@ def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:
 def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed]:
     """One statement too, without the ORM's conversions of every time and id."""
     condition, parameters = _condition(wanted)
-    now = _NOW["sqlite"]
+    # Beside parameters a percent sign stands for itself only when it is doubled.
+    now = NOW["sqlite"].replace("%", "%%")
     with write_transaction(durable=True) as current, current.cursor() as cursor:
         table = current.ops.quote_name(Task._meta.db_table)
         cursor.execute(
-            f"UPDATE {table} SET {_LEASE}{now} WHERE id IN (SELECT id FROM {table}"
+            f"UPDATE {table} SET {_LEASE}{now} WHERE id IN"
+            f" (SELECT id FROM {read_by(Task, 'cq_task_for_claim')}"
             f" WHERE {condition} AND run_at <= {now}"
             f" AND (expires_at IS NULL OR started IS NOT NULL OR expires_at > {now})"
             f" ORDER BY priority DESC, run_at, id LIMIT %s)"
@@ -259,97 +263,9 @@ def _lease(worker: Worker, task_ids: Sequence[UUID]) -> None:
     with current.cursor() as cursor:
         cursor.execute(
             f"UPDATE {current.ops.quote_name(Task._meta.db_table)}"
-            f" SET {_LEASE}{_NOW[current.vendor]} WHERE id IN ({', '.join(['%s'] * len(ids))})",
+            f" SET {_LEASE}{NOW[current.vendor]} WHERE id IN ({', '.join(['%s'] * len(ids))})",
             [worker.pk, *ids],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What one look at the table found to do."""
-
-    queues: frozenset[str]
-    has_suspects: bool
-    has_due: bool
-    # Something was not started before its time; something repeats now, or was enabled.
-    has_expired: bool
-    has_ticks: bool
-    # What operators stopped: queues, and functions.
-    paused: frozenset[str]
-    held: frozenset[str]
-
-
-def survey() -> Survey:
-    """Which queues have a task to claim, does a suspect wait, whose time has come, what is stopped?
-
-    One statement, whose cost is a probe of an index for each queue: an idle worker asks it again
-    and again.
-    """
-    current = connection()
-    quote = current.ops.quote_name
-    table = quote(Task._meta.db_table)
-    is_ready = "ready" if current.vendor == "postgresql" else "ready = 1"
-    is_enabled = "enabled = 1" if current.vendor == "mysql" else "enabled"
-    is_suspect = "suspect" if current.vendor == "postgresql" else "suspect = 1"
-    from_nothing = " FROM DUAL" if current.vendor == "mysql" else ""
-    now = _NOW[current.vendor]
-    # A loose index scan: DISTINCT would read every ready row. Ordered, not EXISTS: most rows have
-    # a run_at in the past, so PostgreSQL expects to meet a due one soon and reads them all.
-    with current.cursor() as cursor:
-        cursor.execute(
-            f"WITH RECURSIVE found(queue) AS ("
-            f"SELECT (SELECT MIN(queue) FROM {table} WHERE {is_ready})"
-            f" UNION ALL SELECT (SELECT MIN(t.queue) FROM {table} t"
-            f" WHERE t.{is_ready} AND t.queue > found.queue)"
-            f" FROM found WHERE found.queue IS NOT NULL)"
-            f" SELECT 'queue', queue FROM found WHERE queue IS NOT NULL"
-            f" UNION ALL SELECT 'paused', name FROM {quote(Queue._meta.db_table)}"
-            f" WHERE paused IS NOT NULL"
-            f" UNION ALL SELECT 'held', func_name FROM {quote(HeldFunction._meta.db_table)}"
-            f" UNION ALL SELECT 'suspect', ''{from_nothing} WHERE 1 ="
-            f" (SELECT 1 FROM {table} WHERE {is_ready} AND {is_suspect}"
-            f" ORDER BY queue LIMIT 1)"
-            f" UNION ALL SELECT 'due', ''{from_nothing} WHERE 1 ="
-            f" (SELECT 1 FROM {table} WHERE ready IS NULL AND status IN ('Q', 'Y')"
-            f" AND run_at <= {now} ORDER BY run_at LIMIT 1)"
-            f" UNION ALL SELECT 'expired', ''{from_nothing} WHERE 1 ="
-            f" (SELECT 1 FROM {table} WHERE expires_at IS NOT NULL AND started IS NULL"
-            f" AND expires_at <= {now} AND status IN ('Q', 'Y') ORDER BY expires_at LIMIT 1)"
-            f" UNION ALL SELECT 'tick', ''{from_nothing} WHERE 1 ="
-            f" (SELECT 1 FROM {quote(RepeatingTask._meta.db_table)} WHERE {is_enabled}"
-            f" AND (next_run <= {now} OR (next_run IS NULL AND error = '')) LIMIT 1)"
-        )
-        found: dict[str, set[str]] = {}
-        for kind, name in cursor.fetchall():
-            found.setdefault(kind, set()).add(name)
-    return Survey(
-        queues=frozenset(found.get("queue", ())),
-        has_suspects="suspect" in found,
-        has_due="due" in found,
-        has_expired="expired" in found,
-        has_ticks="tick" in found,
-        paused=frozenset(found.get("paused", ())),
-        held=frozenset(found.get("held", ())),
-    )
-
-
-_NOW = {
-    "postgresql": "STATEMENT_TIMESTAMP()",
-    "mysql": "CURRENT_TIMESTAMP(6)",
-    "sqlite": "STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')",
-}
-
-
-def release_due(limit: int = 500) -> set[str]:
-    """Let what was scheduled for a time that has come be claimed; returns the queues it is in."""
-    rows = Task.objects.using(conf.get().database)
-    due = rows.filter(ready__isnull=True, status__in=sorted(CLAIMABLE), run_at__lte=Now())
-    with write_transaction(durable=True):
-        found = dict(
-            locked(due.order_by("run_at"), skip_locked=True).values_list("id", "queue")[:limit]
-        )
-        rows.filter(pk__in=found, status__in=sorted(CLAIMABLE)).update(ready=True)
-    return set(found.values())
 
 
 def _has_expired(row: Sequence[object], now: datetime) -> bool:

@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -25,6 +25,13 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from . import conf
+
+# The statement's own time, in SQL.
+NOW = {
+    "postgresql": "STATEMENT_TIMESTAMP()",
+    "mysql": "CURRENT_TIMESTAMP(6)",
+    "sqlite": "STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')",
+}
 
 ModelT = TypeVar("ModelT", bound=models.Model)
 
@@ -61,8 +68,14 @@ def write_transaction(*, durable: bool = False) -> Iterator[BaseDatabaseWrapper]
     writer fails with "database is locked", however long it was told to wait.
     """
     current = connection()
-    with immediate(current), transaction.atomic(using=current.alias, durable=durable):
+    turn = _turn if current.vendor == "sqlite" and not current.in_atomic_block else nullcontext()
+    with turn, immediate(current), transaction.atomic(using=current.alias, durable=durable):
         yield current
+
+
+# Whose turn it is to write to SQLite, within this process. SQLite has no queue for its lock: who
+# does not get it sleeps, up to 25 ms at a time, while the lock may long be free again.
+_turn = threading.Lock()
 
 
 @contextmanager
@@ -93,6 +106,17 @@ def locked(rows: models.QuerySet[ModelT], *, skip_locked: bool = False) -> model
     return rows.select_for_update(
         skip_locked=skip_locked, no_key=features.has_select_for_no_key_update
     )
+
+
+def read_by(model: type[models.Model], index: str) -> str:
+    """The table of *model* in a FROM clause, read by *index*.
+
+    SQLite alone must be told. It does not count its rows by itself, and takes one of two statuses
+    to be rarer than half of all times, however many rows wait.
+    """
+    current = connection()
+    table = current.ops.quote_name(model._meta.db_table)
+    return f"{table} INDEXED BY {index}" if current.vendor == "sqlite" else table
 
 
 def update_each(
@@ -256,7 +280,9 @@ class Watch:
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        self.has_queried = True
+        if not self.has_queried:
+            self.has_queried = True
+            _stop_tracing(self.connection)
         began = monotonic() if self._is_sqlite and self.wrote_at is None else 0.0
         try:
             result = execute(sql, params, many, context)
@@ -304,6 +330,11 @@ class _Kept(threading.local):
 
     is_allowed = False
     block: transaction.Atomic | None = None
+    # Was a statement sent in it that no execute wrapper saw? Known of SQLite, which is traced.
+    has_unseen = False
+
+    def see(self, _statement: str) -> None:
+        self.has_unseen = True
 
 
 _kept = _Kept()
@@ -323,6 +354,7 @@ def leave_transaction() -> None:
     block, _kept.block = _kept.block, None
     if block is None:
         return
+    _stop_tracing(connection())
     try:
         block.__exit__(None, None, None)
     except (DatabaseError, InterfaceError):
@@ -335,8 +367,7 @@ class TaskTransaction:
 
     Beginning and ending one costs more than an empty task. One that `is_unused` has neither
     changed nor seen anything, so the thread's next task goes on in it, where that can be told
-    apart for certain: PostgreSQL knows whether a statement was sent, and SQLite begins anew without
-    a round trip.
+    apart for certain: PostgreSQL knows whether a statement was sent, and SQLite tells of each one.
     """
 
     def __init__(self, current: BaseDatabaseWrapper) -> None:
@@ -350,6 +381,7 @@ class TaskTransaction:
         if block is None:
             block = transaction.atomic(using=self._connection.alias)
             block.__enter__()
+            _trace(self._connection)
         self._block = block
         return self
 
@@ -358,21 +390,30 @@ class TaskTransaction:
             self._connection.run_on_commit.clear()
             _kept.block = self._block
         else:
+            _stop_tracing(self._connection)
             self._block.__exit__(*error)
 
     def _can_be_kept(self) -> bool:
         current = self._connection
-        if (
-            not _kept.is_allowed
-            or current.vendor not in ("postgresql", "sqlite")
-            or current.atomic_blocks != [self._block]
+        return (
+            _kept.is_allowed
+            and not _kept.has_unseen
+            and current.vendor in ("postgresql", "sqlite")
+            and current.atomic_blocks == [self._block]
             # The runner's own callback is the first.
-            or len(current.run_on_commit) > 1
-        ):
-            return False
-        if current.vendor == "sqlite":
-            # A raw cursor may have read, unseen: the next task shall not see what that one saw.
-            driver: Any = current.connection
-            driver.commit()
-            driver.execute("BEGIN")
-        return True
+            and len(current.run_on_commit) <= 1
+        )
+
+
+def _trace(current: BaseDatabaseWrapper) -> None:
+    """Let SQLite tell of statements that come by a raw cursor, which may have read something."""
+    _kept.has_unseen = False
+    if _kept.is_allowed and current.vendor == "sqlite":
+        driver: Any = current.connection
+        driver.set_trace_callback(_kept.see)
+
+
+def _stop_tracing(current: BaseDatabaseWrapper) -> None:
+    driver: Any = current.connection
+    if _kept.is_allowed and current.vendor == "sqlite" and driver is not None:
+        driver.set_trace_callback(None)

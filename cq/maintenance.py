@@ -5,13 +5,12 @@ from __future__ import annotations
 from time import monotonic
 
 from django.db import DatabaseError, InterfaceError
-from django.db.models.functions import Now
 from django.utils import timezone as clock
 
-from . import folding, leases, removal, workflow
+from . import folding, leases, removal, surveys, workflow
 from .database import write_transaction
 from .mending import Mender
-from .states import CLAIMABLE, Cause
+from .states import Cause
 from .trimming import Trimmer
 from .vigil import Vigil
 
@@ -65,13 +64,7 @@ class Housekeeper:
 
 def expire(limit: int = BATCH) -> int:
     """Revoke what was not started before its time; returns how many."""
-    rows = workflow.tasks().filter(
-        expires_at__isnull=False,
-        started__isnull=True,
-        expires_at__lte=Now(),
-        status__in=sorted(CLAIMABLE),
-    )
-    due = list(rows.values_list("id", flat=True)[:limit])
+    due = surveys.expired(limit)
     if due:
         with write_transaction():
             workflow.revoke(due, Cause.EXPIRED, "expired before it was started")

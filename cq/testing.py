@@ -20,7 +20,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.test.utils import override_settings
 
-from . import claims, leases, maintenance, registry, runner
+from . import claims, leases, maintenance, registry, runner, surveys
 from .buffers import RecordBuffer
 from .context import Run
 from .models import Worker
@@ -74,10 +74,10 @@ class _PassingWorker:
     def claim_next(self) -> Claimed | None:
         """The most urgent task that is due; of several queues they take turns by name."""
         maintenance.expire()
-        found = claims.survey()
+        found = surveys.survey()
         served: Collection[str] = found.queues - found.paused
         if found.has_due:
-            served = {*served, *(claims.release_due() - found.paused)}
+            served = {*served, *(surveys.release_due() - found.paused)}
         if self._queues is not None:
             served = self._queues & set(served)
         for queue in sorted(served):

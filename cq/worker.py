@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections
 
-from . import chores, claims, conf, hints, leases, maintenance, process, registry, runner
+from . import chores, claims, conf, hints, leases, maintenance, process, registry, runner, surveys
 from .board import Board
 from .buffers import RecordBuffer
 from .database import is_conflict
@@ -237,7 +237,7 @@ class WorkerLoop:
             return False
         self._has_suspects = False
         self._survey_due = 0.0
-        for queue in list(self._served(claims.survey().queues)):
+        for queue in list(self._served(surveys.survey().queues)):
             claimed = claims.claim(self.row, queue, 1, held=self._held, suspects=True)
             if claimed:
                 self._start(claimed)
@@ -254,7 +254,7 @@ class WorkerLoop:
             woken, self._woken = self._woken, set()
         if now >= self._survey_due:
             self._survey_due = now + conf.get().poll_interval
-            found = claims.survey()
+            found = surveys.survey()
             woken |= found.queues
             # What operators stop takes effect at once through a hint, without hints after this.
             self._paused, self._held = found.paused, found.held
@@ -264,7 +264,7 @@ class WorkerLoop:
                 self._hinted |= unheard
                 self._receiver.serve(self._hinted)
             if found.has_due:
-                woken |= claims.release_due()
+                woken |= surveys.release_due()
             if found.has_expired:
                 maintenance.expire()
             if found.has_ticks:
@@ -297,7 +297,7 @@ class WorkerLoop:
             # A thread has just taken it, and does not look busy yet.
             return False
         maintenance.expire()
-        found = claims.survey()
+        found = surveys.survey()
         return not self._served(found.queues) and not found.has_due
 
     def _is_idle(self) -> bool:

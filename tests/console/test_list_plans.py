@@ -8,11 +8,11 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from console.plans import assert_bounded, plans_of
 from cq.models import Task
 from cq_console import search
 from cq_console.queries import failures, jumps, overview, tasks, walk
 from cq_console.queries.matching import filtered
+from plans import analyze, assert_bounded, plans_of, start_afresh
 
 pytestmark = [
     pytest.mark.django_db,
@@ -27,6 +27,7 @@ def busy_table() -> None:
         "id, root_id, status, func_name, queue, args, kwargs, named, priority, run_at, submitted,"
         " started, finished, fingerprint, ready"
     )
+    start_afresh()
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO cq_task ({columns}) SELECT id, roots.root_id, status, func_name, queue,"
@@ -46,7 +47,7 @@ def busy_table() -> None:
             "   || '7000800000000000' || lpad(to_hex(n - n % 100 + 1), 4, '0'))::uuid AS root_id)"
             " AS roots"
         )
-        cursor.execute("ANALYZE cq_task")
+    analyze()
 
 
 def listed(text: str, order: walk.Order = walk.SUBMITTED) -> Callable[[], tasks.Listed]:

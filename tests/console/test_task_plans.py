@@ -16,10 +16,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from console.conftest import Make
-from console.plans import assert_bounded, plans_of
 from cq.ids import uuid7_many
 from cq.models import Act, ActItem, Attempt, Task, TaskLog
 from cq.states import Status
+from plans import analyze, assert_bounded, plans_of, start_afresh
 
 pytestmark = pytest.mark.django_db
 explained = pytest.mark.skipif(
@@ -37,11 +37,16 @@ TABS = ("tree", "timeline", "logs", "attempts", "data", "activity")
 @pytest.fixture
 def one_of_many() -> Task:
     """A tree with a log, attempts and acts, among hundreds of its kind."""
+    start_afresh()
     made = [_tree(CHILDREN) for _ in range(TREES)]
     Task.objects.bulk_create([task for tree in made for task in tree], batch_size=5_000)
     tree = made[TREES // 2]
     lines = [line for other in made for line in _lines(other, LINES_OF_ANOTHER)]
-    TaskLog.objects.bulk_create([*lines, *_lines(tree, LINES_OF_THE_TREE)])
+    # In the midst of the others': at an end of the table, its few last rows are as well read whole.
+    half = len(lines) // 2
+    TaskLog.objects.bulk_create(
+        [*lines[:half], *_lines(tree, LINES_OF_THE_TREE), *lines[half:]], batch_size=5_000
+    )
     now = timezone.now()
     failed = [task for tree in made for task in tree if task.status == Status.FAILURE]
     Attempt.objects.bulk_create(
@@ -54,8 +59,7 @@ def one_of_many() -> Task:
         ActItem(act=act, task_id=task.id, root_id=task.root_id)
         for task in [task for tree in made for task in tree[:5]]
     )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+    analyze()
     return tree[0]
 
 

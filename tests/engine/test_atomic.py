@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import DataError, IntegrityError, connection, connections, models, transaction
 
-from cq import bulk, claims, leases, recorder, runner, task, workflow
+from cq import bulk, claims, database, leases, recorder, runner, task, workflow
 from cq.buffers import RecordBuffer
 from cq.context import Context, Run
 from cq.exceptions import LeaseLost
@@ -748,6 +748,28 @@ class TestWriteLock:
         run_pending()
 
         assert "write lock" not in caplog.text
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a server's tasks see each commit")
+class TestKeptTransaction:
+    @pytest.mark.parametrize("reads", [True, False])
+    def test_is_left_as_soon_as_a_raw_cursor_has_read_in_it(self, *, reads: bool) -> None:
+        def run_two() -> tuple[int, list[str]]:
+            database.keep_transactions()
+            connection.force_debug_cursor = True
+            with database.TaskTransaction(connection) as first:
+                if reads:
+                    connection.connection.execute("SELECT * FROM auth_group").fetchall()
+                first.is_unused = True
+            in_thread(lambda: Group.objects.create(name="meanwhile"))
+            with database.TaskTransaction(connection):
+                begun = [query["sql"] for query in connection.queries]
+                return Group.objects.count(), begun
+
+        seen, begun = in_thread(run_two)
+
+        assert seen == 1
+        assert begun == (["BEGIN", "COMMIT", "BEGIN"] if reads else ["BEGIN"])
 
 
 class TestOtherDatabases:

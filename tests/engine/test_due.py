@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
-from cq import claims, leases, operations, task
+from cq import claims, leases, operations, surveys, task
 from cq.context import Context
 from cq.maintenance import expire
 from cq.models import Act, HeldFunction, Queue, Task, Worker
@@ -84,6 +86,15 @@ class TestOrder:
         assert claims.claim(worker, "other", 3) == []
         assert len(claims.claim(worker, "default", 3)) == 2
 
+    def test_every_statement_can_be_shown_to_who_debugs(self) -> None:
+        step.delay("a")
+        let_pass(60, step.using(expires=30).delay("expired"))
+
+        with CaptureQueriesContext(connection) as captured:
+            assert run_pending() == 1
+
+        assert len(captured.captured_queries) > 3
+
 
 class TestSchedule:
     def test_it_does_not_run_before_its_time(self) -> None:
@@ -104,9 +115,9 @@ class TestSchedule:
         stored = step.using(run_after=60).delay_many([(str(number),) for number in range(7)])
         let_pass(120, *stored)
 
-        assert claims.release_due(limit=5) == {"default"}
+        assert surveys.release_due(limit=5) == {"default"}
         assert Task.objects.filter(ready=True).count() == 5
-        claims.release_due(limit=5)
+        surveys.release_due(limit=5)
         assert Task.objects.filter(ready=True).count() == 7
 
 
@@ -116,7 +127,7 @@ class TestSurvey:
             step.using(queue=queue).delay_many([("x",)] * 3)
         step.using(queue="later", run_after=60).delay("x")
 
-        found = claims.survey()
+        found = surveys.survey()
 
         assert found.queues == {"mail", "bulk", "a.b-c_d"}
         assert (found.has_suspects, found.has_due) == (False, False)
@@ -126,7 +137,7 @@ class TestSurvey:
         suspect = step.using(queue="odd").delay("y")
         Task.objects.filter(pk=suspect.pk).update(suspect=True)
 
-        found = claims.survey()
+        found = surveys.survey()
 
         assert (found.has_suspects, found.has_due) == (True, True)
 

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 import cq
-from cq import claims, leases, operations, recorder, registry, task
+from cq import claims, leases, operations, recorder, registry, surveys, task
 from cq.buffers import RecordBuffer
 from cq.context import Context, Run
 from cq.models import Task
@@ -124,7 +124,7 @@ def lose(stored: Task, *, deaths: int = 1, has_child: bool = False) -> None:
     for death in range(deaths):
         # Over is the pause after the death before.
         Task.objects.filter(pk=stored.pk).update(run_at=Now())
-        claims.release_due()
+        surveys.release_due()
         worker = leases.register(queues=[], threads=1, is_embedded=False, is_scheduler=False)
         (claimed,) = claims.claim(worker, "default", 1, suspects=death > 0)
         assert claimed.id == stored.pk

@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
-from cq import claims, leases, maintenance, operations, process, recorder, task
+from cq import claims, leases, maintenance, operations, process, recorder, surveys, task
 from cq.context import Context
 from cq.models import Attempt, Task, Worker
 from cq.outcomes import Claimed, Outcome
@@ -283,7 +283,7 @@ class TestPoison:
 
     def wait_out_the_pause(self) -> None:
         Task.objects.filter(status=Q).update(run_at=Now())
-        claims.release_due()
+        surveys.release_due()
 
     def test_a_suspect_is_claimed_only_by_who_asks_for_one_and_alone(self) -> None:
         first, second, third = (step.delay(str(number)) for number in range(3))
