@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from . import conf
-from .database import NOW, connection, locked, read_by, write_transaction
+from .database import NOW, connection, is_true, locked, read_by, write_transaction
 from .models import Task, Worker
 from .outcomes import Claimed
 from .states import Cause, Status
@@ -130,12 +130,9 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
 
 
 def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:
-    """Which rows are ready for *wanted*, and its parameters; not yet whether they are due.
-
-    Not on MariaDB: its indexes serve no bare column.
-    """
-    # Word for word as in the partial indexes, or SQLite does not see that it may use them.
-    condition = f"ready AND {'' if wanted.suspects else 'NOT '}suspect AND queue = %s"
+    """Which rows are ready for *wanted*, and its parameters; not yet whether they are due."""
+    is_suspect = is_true("suspect") if wanted.suspects else "NOT suspect"
+    condition = f"{is_true('ready')} AND {is_suspect} AND queue = %s"
     parameters: list[Any] = [wanted.queue]
     for names, operator in ((wanted.held, "NOT IN"), (wanted.only, "IN")):
         if names:

@@ -108,6 +108,20 @@ def locked(rows: models.QuerySet[ModelT], *, skip_locked: bool = False) -> model
     )
 
 
+def is_true(column: str) -> str:
+    """The condition that *column* is true, in the words of the partial indexes on it.
+
+    SQLite uses one only if it finds its condition in the query, word for word. Django up to 6.0
+    names the column in it, and from then on compares it: a table has the words of the Django that
+    made it.
+    """
+    vendor = connection().vendor
+    if vendor == "sqlite":
+        return f"{column} AND {column} = 1"
+    # MariaDB's indexes serve no bare column.
+    return f"{column} = 1" if vendor == "mysql" else column
+
+
 def read_by(model: type[models.Model], index: str) -> str:
     """The table of *model* in a FROM clause, read by *index*.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from . import conf
-from .database import NOW, connection, locked, read_by, write_transaction
+from .database import NOW, connection, is_true, locked, read_by, write_transaction
 from .models import HeldFunction, Queue, RepeatingTask, Task
 from .states import CLAIMABLE
 
@@ -37,10 +37,7 @@ def survey() -> Survey:
     current = connection()
     quote = current.ops.quote_name
     ready = read_by(Task, "cq_task_for_claim")
-    is_ready, is_suspect, is_enabled = (
-        f"{name} = 1" if current.vendor == "mysql" else name
-        for name in ("ready", "suspect", "enabled")
-    )
+    is_ready, is_suspect = is_true("ready"), is_true("suspect")
     from_nothing = " FROM DUAL" if current.vendor == "mysql" else ""
     now = NOW[current.vendor]
     # A loose index scan: DISTINCT would read every ready row. Ordered, not EXISTS: most rows have
@@ -62,7 +59,7 @@ def survey() -> Survey:
             f" UNION ALL SELECT 'due', ''{from_nothing} WHERE 1 = ({_due('1', 1)})"
             f" UNION ALL SELECT 'expired', ''{from_nothing} WHERE 1 = ({_expired('1', 1)})"
             f" UNION ALL SELECT 'tick', ''{from_nothing} WHERE 1 ="
-            f" (SELECT 1 FROM {quote(RepeatingTask._meta.db_table)} WHERE {is_enabled}"
+            f" (SELECT 1 FROM {quote(RepeatingTask._meta.db_table)} WHERE {is_true('enabled')}"
             f" AND (next_run <= {now} OR (next_run IS NULL AND error = '')) LIMIT 1)"
         )
         found: dict[str, set[str]] = {}

@@ -98,6 +98,20 @@ def test_a_claim_uses_its_index(parent: Task, worker: Worker) -> None:
     assert_uses("cq_task_for_claim", lambda: claims.claim(worker, "default", 10))
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="others understand the condition")
+@pytest.mark.parametrize("words", ['"ready"', '"ready" = 1'])
+def test_a_claim_uses_its_index_in_the_words_of_any_django(
+    parent: Task, worker: Worker, words: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sql FROM sqlite_master WHERE name = 'cq_task_for_claim'")
+        made = cursor.fetchone()[0].partition(" WHERE ")[0]
+        cursor.execute("DROP INDEX cq_task_for_claim")
+        cursor.execute(f"{made} WHERE {words}")
+
+    assert_uses("cq_task_for_claim", lambda: claims.claim(worker, "default", 10))
+
+
 def test_the_control_a_query_without_index_is_found_out(parent: Task) -> None:
     (plan,) = plans_of(lambda: list(Task.objects.filter(reason="x")))
 
