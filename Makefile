@@ -1,6 +1,7 @@
 # make demo   the demo at http://127.0.0.1:8000/ (another port: make demo PORT=8001)
 # make test   every check and the whole test matrix
 # make faults the fault suite in full, about an hour: workers killed for real on each database
+# make browser the browser tests in full: the console under load, with large trees and logs, Redis killed
 # make oracle repeating tasks in full, about half an hour: each minute of seven years, a storm of schedulers
 # make check  the checks alone: lint, format, types, imports, templates, migrations
 # make storm  a storm of SIGKILLs for us and for the peers: whose effects are there exactly once?
@@ -34,7 +35,7 @@ PEERS := .venv-peers
 PEERS_PYTHON := $(or $(shell for python in python3.14 python3.13 python3.12; do \
 	$$python -c '' 2>/dev/null && echo $$python && break; done),$(PYTHON))
 
-.PHONY: oracle bench bench-console bench-quick storm demo demo-preflight test faults check lint types imports templates migrations venv venv-preflight
+.PHONY: browser oracle bench bench-console bench-quick storm demo demo-preflight test faults check lint types imports templates migrations venv venv-preflight
 
 demo: demo-preflight $(VENV)/.installed-demo
 	@$(MANAGE) migrate --verbosity 0
@@ -45,6 +46,9 @@ test: check
 
 faults: venv
 	@CQ_FAULTS_FULL=1 $(BIN)/python tests/matrix.py --lanes 1 --only tests/faults
+
+browser: venv
+	@CQ_BROWSER_FULL=1 $(BIN)/python tests/matrix.py --lanes 1 --only tests/browser
 
 oracle: venv
 	@CQ_TEST_FULL=1 $(BIN)/python -m pytest -q tests/engine/test_crontab_years.py tests/engine/test_scheduler.py

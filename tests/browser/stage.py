@@ -108,14 +108,17 @@ def log_in(page: Page, demo: Demo) -> None:
 
 
 @contextmanager
-def watched_page(browser: Browser, **options: Any) -> Iterator[Page]:
+def watched_page(browser: Browser, *, refusals: bool = False, **options: Any) -> Iterator[Page]:
     """Open a page; at the end of the block nothing may have gone wrong that only its console says.
 
-    That is where violations of the Content-Security-Policy appear, and errors of scripts.
+    That is where violations of the Content-Security-Policy appear, and errors of scripts. With
+    *refusals* forms may be sent back, which a browser reports as an error 422.
     """
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
+        if refusals and "status of 422" in message.text:
+            return
         if message.type in {"error", "warning"}:
             complaints.append(f"{message.text} ({message.location.get('url')})")
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import sysconfig
 from pathlib import Path
-from typing import Literal
 
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, expect
 
+from browser.barriers import SCREENS, barriers, screen
 from browser.stage import Demo, log_in, running_demo, watched_page
 
 SECONDS = 1000
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-WIDTHS = (1280, 320)
-
-# The theme's own: its colours are the host's to choose. Nothing else is left out.
-OF_THE_THEME = {"exclude": [["#header"], [".breadcrumbs"], ["#nav-sidebar"]]}
 
 PAGES = (
     "/",
@@ -56,16 +50,11 @@ def test_no_page_has_a_barrier_or_scrolls_sideways_or_breaks_its_policy(
             names = {"census": page.url.rstrip("/").rpartition("/")[2], "failed": failed_in(page)}
             session = page.context.storage_state()
 
-        for theme in THEMES:
-            for width in WIDTHS:
-                viewport = ViewportSize(width=width, height=800)
-                with watched_page(
-                    browser, storage_state=session, viewport=viewport, color_scheme=theme
-                ) as page:
-                    page.add_init_script(f"localStorage.setItem('theme', '{theme}')")
-                    for address in PAGES:
-                        page.goto(demo.url + address.format(**names))
-                        found += [(address, theme, width, barrier) for barrier in barriers(page)]
+        for look, width in SCREENS:
+            with screen(browser, session, look, width) as page:
+                for address in PAGES:
+                    page.goto(demo.url + address.format(**names))
+                    found += [(address, look, width, barrier) for barrier in barriers(page)]
 
     assert not found, "\n".join(map(str, found))
 
@@ -83,16 +72,3 @@ def failed_in(page: Page) -> str:
     failed = page.locator("#cq-failed + ul li[data-status=F]").get_attribute("data-task")
     assert failed is not None
     return failed
-
-
-def barriers(page: Page) -> list[str]:
-    """Return what axe objects to, with the elements, and whether the page is too wide."""
-    found = [
-        f"{violation['id']}: {[node['target'] for node in violation['nodes']]}"
-        for violation in Axe().run(page, OF_THE_THEME).response["violations"]
-    ]
-    if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-        found.append("scrolls sideways")
-    if page.get_by_role("heading", level=1).count() == 0:
-        found.append("has no heading: an error page?")
-    return found

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, Route, ViewportSize, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from browser.barriers import Look, barriers, screen
 from browser.stage import Demo, log_in, running_demo, watched_page
 
 SECONDS = 1000
 LIST = "/admin/cq/repeatingtask/"
 FUNCTION = "demo.census.tasks.heartbeat"
-Theme = Literal["light", "dark"]
-SCREENS: tuple[tuple[Theme, int], ...] = (("light", 1280), ("dark", 320))
-# The theme's own: its colours are the host's to choose. Nothing else is left out.
-OF_THE_THEME = {"exclude": [["#header"], [".breadcrumbs"], ["#nav-sidebar"]]}
-# To look at style sheets axe would load them in a way that the pages' policy forbids.
-WITHOUT_PRELOAD = {"resultTypes": ["violations"], "preload": False}
+SCREENS: tuple[tuple[Look, int], ...] = (("light", 1280), ("dark", 320))
 
 
 def test_a_person_makes_and_changes_a_repeating_task(browser: Browser, tmp_path: Path) -> None:
@@ -202,12 +197,8 @@ def without_scripts_a_button_previews(browser: Browser, demo: Demo, session: Any
 
 def no_page_has_a_barrier(browser: Browser, demo: Demo, session: Any) -> None:
     found = []
-    for theme, width in SCREENS:
-        viewport = ViewportSize(width=width, height=800)
-        with watched_page(
-            browser, storage_state=session, viewport=viewport, color_scheme=theme
-        ) as page:
-            page.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+    for look, width in SCREENS:
+        with screen(browser, session, look, width) as page:
             page.goto(demo.url + LIST)
             entry = page.get_by_role("link", name="Nightly").get_attribute("href")
             assert entry is not None
@@ -215,22 +206,11 @@ def no_page_has_a_barrier(browser: Browser, demo: Demo, session: Any) -> None:
             behind = (f"{base}{name}/" for name in ("runs", "run-with", "history"))
             for address in (LIST, f"{LIST}add/", *behind, entry):
                 page.goto(demo.url + address)
-                found += [(address, theme, width, barrier) for barrier in barriers(page)]
+                found += [(address, look, width, barrier) for barrier in barriers(page)]
             crontab(page).fill("61 2 * * *")
             expect(preview(page).get_by_role("alert")).to_be_visible()
-            found += [("a refused entry", theme, width, barrier) for barrier in barriers(page)]
+            found += [("a refused entry", look, width, barrier) for barrier in barriers(page)]
     assert found == []
-
-
-def barriers(page: Page) -> list[str]:
-    """Return what axe objects to, with the elements, and whether the page is too wide."""
-    result = Axe().run(page, OF_THE_THEME, WITHOUT_PRELOAD).response["violations"]
-    found = [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in result]
-    if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-        found.append("scrolls sideways")
-    if page.get_by_role("heading", level=1).count() == 0:
-        found.append("has no heading: an error page?")
-    return found
 
 
 def crontab(page: Page) -> Locator:

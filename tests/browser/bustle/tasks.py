@@ -47,6 +47,18 @@ def chatter(cqt: Context, seconds: float, lines: int) -> None:
         time.sleep(0.1)
 
 
+@task
+def put_off(cqt: Context, children: int) -> None:
+    """Subtasks that are due tomorrow: a branch that waits for as long as somebody looks."""
+    cqt.subtask_many(stir.using(run_after=86_400), [(number, 0.0) for number in range(children)])
+
+
+@task
+def reject(cqt: Context, text: str, number: int, deep: Any, note: str = "") -> None:
+    """Fail, whatever it is given."""
+    raise ValueError(text)
+
+
 def fill(children: int, lines: int) -> UUID:
     """Store a finished tree of that many children whose log has that many lines; its id."""
     now = timezone.now()

@@ -1,0 +1,55 @@
+"""What keeps somebody from using a page: what does axe object to, and does it fit the screen?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from browser.stage import watched_page
+
+Look = Literal["light", "dark"]
+SCREENS: tuple[tuple[Look, int], ...] = (
+    ("light", 1280),
+    ("light", 320),
+    ("dark", 1280),
+    ("dark", 320),
+)
+
+# The theme's own: its colours are the host's to choose. Nothing else is left out.
+OF_THE_THEME = {"exclude": [["#header"], [".breadcrumbs"], ["#nav-sidebar"]]}
+# To look at style sheets axe would load them in a way that the pages' policy forbids.
+WITHOUT_PRELOAD = {"resultTypes": ["violations"], "preload": False}
+
+
+def barriers(page: Page) -> list[str]:
+    """Return what axe objects to, with the elements, and whether the page is too wide."""
+    result = Axe().run(page, OF_THE_THEME, WITHOUT_PRELOAD).response["violations"]
+    found = [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in result]
+    if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+        found.append("scrolls sideways")
+    if (
+        page.get_by_role("heading", level=1).count() == 0
+        and not page.locator("dialog[open]").count()
+    ):
+        found.append("has no heading: an error page?")
+    return found
+
+
+@contextmanager
+def screen(
+    browser: Browser, session: Any, look: Look, width: int, *, refusals: bool = False
+) -> Iterator[Page]:
+    """A watched page of somebody who is logged in, light or dark, on a screen of that width."""
+    with watched_page(
+        browser,
+        refusals=refusals,
+        storage_state=session,
+        viewport=ViewportSize(width=width, height=800),
+        color_scheme=look,
+    ) as page:
+        page.add_init_script(f"localStorage.setItem('theme', '{look}')")
+        yield page
