@@ -57,11 +57,9 @@ class TaskFunction:
     ) -> Task:
         """`delay` with explicit arguments; with ``submit=False`` it waits for `Task.submit`."""
         call = self._call(args, kwargs)
-        if not submit:
-            return enqueue.enqueue(call, submit=False)
         if conf.get().serial:
-            return _run_serially(call)
-        return enqueue.enqueue(call)
+            return _run_serially(call) if submit else serial.SerialTask(call)  # type: ignore[return-value]
+        return enqueue.enqueue(call, submit=submit)
 
     def delay_many(self, argument_tuples: Iterable[Sequence[Any]]) -> list[Task]:
         """Store a call for each tuple of arguments, in bulk and in one transaction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from django.utils import timezone as clock
 
 from . import registry
 from .chaining import Chainable
+from .exceptions import DuplicateSubmitError
 from .ids import uuid7
 from .loops import off_the_loop
 from .models import Task
@@ -32,6 +34,7 @@ class SerialTask(Chainable["SerialTask"]):
 
     def __init__(self, call: Call, previous: SerialTask | None = None) -> None:
         self.id: UUID = uuid7()
+        self._call = call
         self.func_name = call.definition.name
         self.args, self.kwargs = list(call.args), dict(call.kwargs)
         self.queue, self.priority = call.options.queue, call.options.priority
@@ -54,8 +57,17 @@ class SerialTask(Chainable["SerialTask"]):
     async def await_(self, timeout: float | None = None) -> SerialTask:
         return self
 
+    def submit(self, *first_args: Any) -> None:
+        """Run it now, with *first_args* put before its own; see `Task.submit`."""
+        if self.status != Status.PENDING or self.previous is not None:
+            raise DuplicateSubmitError(self.id, self.status.label)
+        call = replace(self._call, args=(*first_args, *self._call.args))
+        registry.check_call(self.func_name, call.args, call.kwargs)
+        self.args = list(call.args)
+        execute(call, self)
+
     def refresh_from_db(self) -> None:
-        """Nothing to read: it has ended."""
+        """Nothing to read: what runs here and now knows how it ended."""
 
     def format_logs(self) -> str:
         return "\n".join(self.logs)

@@ -580,6 +580,20 @@ class TestSerial:
         assert done.previous is not None
         assert done.previous.result == "hello, a@b.example"
 
+    def test_what_waits_for_submit_runs_then_and_once(self) -> None:
+        waiting = send.delay_args(submit=False)
+        assert waiting.status == Status.PENDING
+        with pytest.raises(InvalidArguments):
+            waiting.submit()
+
+        waiting.submit("a@b.example")
+
+        assert (waiting.status, waiting.args) == (Status.SUCCESS, ["a@b.example"])
+        assert waiting.result == "hello, a@b.example"
+        assert not Task.objects.exists()
+        with pytest.raises(DuplicateSubmitError):
+            waiting.submit("a@b.example")
+
     def test_delay_refuses_what_it_refuses_otherwise(self) -> None:
         with pytest.raises(NotEncodable):
             send.delay(object())
