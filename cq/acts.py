@@ -22,10 +22,14 @@ GONE = "it was removed"
 
 @dataclass(slots=True)
 class Affected:
-    """What a verb did: the ids of *done*, and why each of *skipped* was left alone."""
+    """What a verb did: the ids of *done*, and why each of *skipped* was left alone.
 
-    done: list[UUID] = field(default_factory=list)
-    skipped: dict[UUID, str] = field(default_factory=dict)
+    They are those of tasks; the name of a queue or a function, or the key of a worker or of a
+    repeating task, where the verb is about one of these.
+    """
+
+    done: list[Any] = field(default_factory=list)
+    skipped: dict[Any, str] = field(default_factory=dict)
     # Tasks that the verb made, in the order of *done*.
     made: list[Task] = field(default_factory=list)
 

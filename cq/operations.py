@@ -22,7 +22,7 @@ from .states import DONE, Cause, Status
 
 KEEP = timedelta(days=7)
 
-# What every verb on tasks returns.
+# What every verb returns.
 Affected = acts.Affected
 
 
@@ -243,13 +243,13 @@ def run_now(
 
 def skip_next(
     repeating: RepeatingTask, *, by: Any = None, reason: str = "", way: str = "api"
-) -> None:
+) -> Affected:
     """Let the next tick of a repeating task pass."""
     entries = RepeatingTask.objects.using(conf.get().database)
     with write_transaction():
         entry = locked(entries.filter(pk=repeating.pk, next_run__isnull=False)).first()
         if entry is None or entry.next_run is None:
-            return
+            return Affected(skipped={repeating.pk: "it has no next run"})
         tick = entry.next_run
         RepeatingRun.objects.using(conf.get().database).create(
             entry=entry,
@@ -258,79 +258,87 @@ def skip_next(
             reason=reason or "skipped by an operator",
         )
         entries.filter(pk=entry.pk).update(next_run=entry.schedule().next_after(tick))
-        acts.write("skip next", Affected(), [], by=by, reason=reason, way=way, target=str(entry))
+        _note("skip next", str(entry), by, reason, way)
     repeating.refresh_from_db()
+    return Affected(done=[repeating.pk])
 
 
 def pause_repeating(
     repeating: RepeatingTask, reason: str = "", *, by: Any = None, way: str = "api"
-) -> None:
+) -> Affected:
     """Let a repeating task fire no more until it is resumed; ticks of meanwhile are not missed."""
-    _switch(repeating, "pause", reason, by, way, is_on=False)
+    return _switch(repeating, "pause", reason, by, way, is_on=False)
 
 
 def resume_repeating(
     repeating: RepeatingTask, *, by: Any = None, reason: str = "", way: str = "api"
-) -> None:
+) -> Affected:
     """Let a paused repeating task fire again, from its next time on."""
-    _switch(repeating, "resume", reason, by, way, is_on=True)
+    return _switch(repeating, "resume", reason, by, way, is_on=True)
 
 
 def _switch(
     repeating: RepeatingTask, verb: str, reason: str, by: Any, way: str, *, is_on: bool
-) -> None:
+) -> Affected:
     with write_transaction():
         repeating.enabled = is_on
         repeating.pause_reason = "" if is_on else reason[:255]
         repeating.save(using=conf.get().database, update_fields=["enabled", "pause_reason"])
-        acts.write(verb, Affected(), [], by=by, reason=reason, way=way, target=str(repeating))
+        _note(verb, str(repeating), by, reason, way)
+    return Affected(done=[repeating.pk])
 
 
-def pause_queue(name: str, reason: str = "", *, by: Any = None, way: str = "api") -> None:
+def pause_queue(name: str, reason: str = "", *, by: Any = None, way: str = "api") -> Affected:
     """Let workers claim nothing more from a queue."""
     with write_transaction():
         Queue.objects.using(conf.get().database).update_or_create(
             pk=name, defaults={"paused": Now(), "paused_by": acts.name_of(by), "reason": reason}
         )
-        _act_on("pause queue", name, by, reason, way)
+        return _held_back("pause queue", name, by, reason, way)
 
 
-def resume_queue(name: str, *, by: Any = None, reason: str = "", way: str = "api") -> None:
+def resume_queue(name: str, *, by: Any = None, reason: str = "", way: str = "api") -> Affected:
     """Let workers claim from a paused queue again."""
     with write_transaction():
-        Queue.objects.using(conf.get().database).filter(pk=name).delete()
-        _act_on("resume queue", name, by, reason, way)
+        resumed, _rows = Queue.objects.using(conf.get().database).filter(pk=name).delete()
+        if not resumed:
+            return Affected(skipped={name: "it is not paused"})
+        return _held_back("resume queue", name, by, reason, way)
 
 
-def hold_function(name: str, reason: str = "", *, by: Any = None, way: str = "api") -> None:
+def hold_function(name: str, reason: str = "", *, by: Any = None, way: str = "api") -> Affected:
     """Let claims pass over the tasks of one function."""
     with write_transaction():
         HeldFunction.objects.using(conf.get().database).update_or_create(
             pk=name, defaults={"held_by": acts.name_of(by), "reason": reason}
         )
-        _act_on("hold function", name, by, reason, way)
+        return _held_back("hold function", name, by, reason, way)
 
 
-def release_function(name: str, *, by: Any = None, reason: str = "", way: str = "api") -> None:
+def release_function(name: str, *, by: Any = None, reason: str = "", way: str = "api") -> Affected:
     """Let the tasks of a held function be claimed again."""
     with write_transaction():
-        HeldFunction.objects.using(conf.get().database).filter(pk=name).delete()
-        _act_on("release function", name, by, reason, way)
+        released, _rows = HeldFunction.objects.using(conf.get().database).filter(pk=name).delete()
+        if not released:
+            return Affected(skipped={name: "it is not held"})
+        return _held_back("release function", name, by, reason, way)
 
 
-def quiet_worker(worker: Worker, *, by: Any = None, reason: str = "", way: str = "api") -> None:
+def quiet_worker(worker: Worker, *, by: Any = None, reason: str = "", way: str = "api") -> Affected:
     """Let a worker finish what it runs and claim nothing more."""
-    _ask("quiet worker", worker, Ask.QUIET, by, reason, way)
+    return _ask("quiet worker", worker, Ask.QUIET, by, reason, way)
 
 
-def resume_worker(worker: Worker, *, by: Any = None, reason: str = "", way: str = "api") -> None:
+def resume_worker(
+    worker: Worker, *, by: Any = None, reason: str = "", way: str = "api"
+) -> Affected:
     """Let a quiet worker claim again."""
-    _ask("resume worker", worker, "", by, reason, way)
+    return _ask("resume worker", worker, "", by, reason, way)
 
 
-def stop_worker(worker: Worker, *, by: Any = None, reason: str = "", way: str = "api") -> None:
+def stop_worker(worker: Worker, *, by: Any = None, reason: str = "", way: str = "api") -> Affected:
     """Let a worker finish and stop; of an embedded one its loop only."""
-    _ask("stop worker", worker, Ask.STOP, by, reason, way)
+    return _ask("stop worker", worker, Ask.STOP, by, reason, way)
 
 
 class _Skipped(Exception):
@@ -371,11 +379,14 @@ def _call_to_repeat(
     return call
 
 
-def _ask(verb: str, worker: Worker, asked: Ask | str, by: Any, reason: str, way: str) -> None:
+def _ask(verb: str, worker: Worker, asked: Ask | str, by: Any, reason: str, way: str) -> Affected:
+    rows = Worker.objects.using(conf.get().database).filter(pk=worker.pk)
     with write_transaction():
-        Worker.objects.using(conf.get().database).filter(pk=worker.pk).update(asked=asked)
-        acts.write(verb, Affected(), [], by=by, reason=reason, way=way, target=worker.name)
+        if not rows.update(asked=asked):
+            return Affected(skipped={worker.pk: acts.GONE})
+        _note(verb, worker.name, by, reason, way)
         _tell_worker(worker, asked)
+    return Affected(done=[worker.pk])
 
 
 def _tell_worker(worker: Worker, asked: Ask | str) -> None:
@@ -387,8 +398,14 @@ def _tell_worker(worker: Worker, asked: Ask | str) -> None:
     transaction.on_commit(partial(hints.control, message), using=conf.get().database, robust=True)
 
 
-def _act_on(verb: str, name: str, by: Any, reason: str, way: str) -> None:
-    acts.write(verb, Affected(), [], by=by, reason=reason, way=way, target=name)
+def _held_back(verb: str, name: str, by: Any, reason: str, way: str) -> Affected:
+    _note(verb, name, by, reason, way)
     transaction.on_commit(
         partial(hints.control, {"verb": "held back"}), using=conf.get().database, robust=True
     )
+    return Affected(done=[name])
+
+
+def _note(verb: str, target: str, by: Any, reason: str, way: str) -> None:
+    """Write down a verb that is about no task."""
+    acts.write(verb, Affected(), [], by=by, reason=reason, way=way, target=target)

@@ -29,7 +29,7 @@ from . import said
 PERMISSION = "cq.pause_queue"
 SPARK_WIDTH, SPARK_HEIGHT = 160, 28
 
-_OPERATIONS: Mapping[str, Callable[..., None]] = {
+_OPERATIONS: Mapping[str, Callable[..., operations.Affected]] = {
     "pause": operations.pause_queue,
     "resume": operations.resume_queue,
     "hold": operations.hold_function,

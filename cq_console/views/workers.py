@@ -23,7 +23,7 @@ from . import said
 
 PERMISSION = "cq.control_worker"
 
-_OPERATIONS: Mapping[str, Callable[..., None]] = {
+_OPERATIONS: Mapping[str, Callable[..., operations.Affected]] = {
     "quiet": operations.quiet_worker,
     "resume": operations.resume_worker,
     "stop": operations.stop_worker,

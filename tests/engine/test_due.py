@@ -143,6 +143,20 @@ class TestSurvey:
 
 
 class TestPausing:
+    def test_its_verbs_say_what_they_did_and_what_not(self, worker: Worker) -> None:
+        for stop, go_on, idle in (
+            (operations.pause_queue, operations.resume_queue, "it is not paused"),
+            (operations.hold_function, operations.release_function, "it is not held"),
+        ):
+            assert stop("mail") == operations.Affected(done=["mail"])
+            assert go_on("mail") == operations.Affected(done=["mail"])
+            assert go_on("mail") == operations.Affected(skipped={"mail": idle})
+        assert Act.objects.count() == 4
+
+        assert operations.quiet_worker(worker) == operations.Affected(done=[worker.pk])
+        gone = Worker(pk=worker.pk + 1)
+        assert operations.stop_worker(gone).skipped == {gone.pk: "it was removed"}
+
     def test_a_paused_queue_rests_until_it_is_resumed(self) -> None:
         ada = get_user_model().objects.create_user("ada")
         mail, other = step.using(queue="mail").delay("mail"), step.delay("other")
