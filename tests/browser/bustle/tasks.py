@@ -54,6 +54,14 @@ def put_off(cqt: Context, children: int) -> None:
 
 
 @task
+def branch(cqt: Context, lines: int) -> None:
+    """One that fails, one that logs, and a branch of its own that waits."""
+    cqt.subtask(fall)
+    cqt.subtask(chatter, 1.0, lines)
+    cqt.subtask(put_off, 3)
+
+
+@task
 def reject(cqt: Context, text: str, number: int, deep: Any, note: str = "") -> None:
     """Fail, whatever it is given."""
     raise ValueError(text)
