@@ -1,5 +1,6 @@
 # make demo   the demo at http://127.0.0.1:8000/ (another port: make demo PORT=8001)
 # make test   every check and the whole test matrix
+# make coverage  the same matrix, and which branches no test has taken
 # make faults the fault suite in full, about an hour: workers killed for real on each database
 # make browser the browser tests in full: the console under load, with large trees and logs, Redis killed
 # make oracle repeating tasks in full, about half an hour: each minute of seven years, a storm of schedulers
@@ -35,7 +36,7 @@ PEERS := .venv-peers
 PEERS_PYTHON := $(or $(shell for python in python3.14 python3.13 python3.12; do \
 	$$python -c '' 2>/dev/null && echo $$python && break; done),$(PYTHON))
 
-.PHONY: browser oracle bench bench-console bench-quick storm demo demo-preflight test faults check lint types imports templates migrations venv venv-preflight
+.PHONY: coverage browser oracle bench bench-console bench-quick storm demo demo-preflight test faults check lint types imports templates migrations venv venv-preflight
 
 demo: demo-preflight $(VENV)/.installed-demo
 	@$(MANAGE) migrate --verbosity 0
@@ -43,6 +44,9 @@ demo: demo-preflight $(VENV)/.installed-demo
 
 test: check
 	@$(BIN)/python tests/matrix.py
+
+coverage: venv
+	@$(BIN)/python tests/matrix.py --coverage
 
 faults: venv
 	@CQ_FAULTS_FULL=1 $(BIN)/python tests/matrix.py --lanes 1 --only tests/faults

@@ -80,8 +80,6 @@ class Run:
     folders: tuple[str, ...]
     database_url: str = ""
     redis_url: str = ""
-    # Once for each line of code is enough, and counting costs a third of the time.
-    is_covered: bool = False
 
     @property
     def label(self) -> str:
@@ -131,15 +129,12 @@ def main() -> int:
         return 1
 
     print(f"Random order, seed {options.seed} (again: --seed {options.seed})", flush=True)
-    subprocess.call([sys.executable, "-m", "coverage", "erase"], cwd=REPOSITORY)
     runs = list(plan(interpreters, services))
     if options.only:
         runs = [
             replace(run, folders=(options.only,)) for run in runs if options.only in run.folders
         ]
-    with ThreadPoolExecutor(options.lanes) as lanes:
-        counts = list(lanes.map(lambda run: execute(run, options.seed), runs))
-    report_coverage()
+    counts = execute_all(runs, interpreters[0], options)
 
     print("\nRan:")
     for run, count in zip(runs, counts, strict=True):
@@ -161,6 +156,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--only", metavar="FOLDER", help="run only the tests below this folder")
     parser.add_argument("--lanes", type=int, default=LANES, help="how many runs at a time")
+    parser.add_argument(
+        "--coverage", action="store_true", help="count branches; takes half as long again"
+    )
     parser.add_argument("--require-all", action="store_true", help="a missing service is a failure")
     parser.set_defaults(
         require=[name for name in os.environ.get("CQ_TEST_REQUIRE", "").split(",") if name]
@@ -175,7 +173,7 @@ def plan(interpreters: list[Interpreter], services: dict[str, Service]) -> Itera
     postgres_url = services["postgres"].where
     mariadb_url = services["mariadb"].where
 
-    yield Run(first, "SQLite", ONCE, is_covered=True)
+    yield Run(first, "SQLite", ONCE)
     if postgres_url:
         # The browser tests too: here the workers are processes of their own.
         yield Run(
@@ -184,17 +182,16 @@ def plan(interpreters: list[Interpreter], services: dict[str, Service]) -> Itera
             ("tests/browser", "tests/faults"),
             postgres_url,
             next(redis_urls),
-            is_covered=True,
         )
-        yield Run(first, "PostgreSQL", ON_SERVERS, postgres_url, next(redis_urls), is_covered=True)
+        yield Run(first, "PostgreSQL", ON_SERVERS, postgres_url, next(redis_urls))
     if mariadb_url:
         with_faults = (*ON_SERVERS, "tests/faults")
-        yield Run(first, "MariaDB", with_faults, mariadb_url, next(redis_urls), is_covered=True)
+        yield Run(first, "MariaDB", with_faults, mariadb_url, next(redis_urls))
     for other in others:
         if postgres_url:
             yield Run(other, "PostgreSQL", ON_SERVERS, postgres_url, next(redis_urls))
         yield Run(other, "SQLite", ("tests/rules", *ON_SERVERS))
-    yield Run(first, "SQLite", ("tests/rules", *ON_SERVERS), is_covered=True)
+    yield Run(first, "SQLite", ("tests/rules", *ON_SERVERS))
 
 
 def databases_of(redis_url: str) -> Iterator[str]:
@@ -207,7 +204,21 @@ def databases_of(redis_url: str) -> Iterator[str]:
         number += 1
 
 
-def execute(run: Run, seed: int) -> Counts:
+def execute_all(runs: list[Run], first: Interpreter, options: argparse.Namespace) -> list[Counts]:
+    """Carry out *runs*, two at a time; what counts the coverage is installed in *first* alone."""
+    covered = {run for run in runs if options.coverage and run.interpreter == first}
+    if covered:
+        subprocess.call([sys.executable, "-m", "coverage", "erase"], cwd=REPOSITORY)
+    with ThreadPoolExecutor(options.lanes) as lanes:
+        counts = list(
+            lanes.map(lambda run: execute(run, options.seed, is_covered=run in covered), runs)
+        )
+    if covered:
+        report_coverage()
+    return counts
+
+
+def execute(run: Run, seed: int, *, is_covered: bool) -> Counts:
     """Run pytest, show what it printed once it has ended, and return what it counted."""
     folders = [folder for folder in run.folders if (REPOSITORY / folder).is_dir()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DEMO_")}
@@ -220,7 +231,7 @@ def execute(run: Run, seed: int) -> Counts:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         report, output = Path(scratch, "report.xml"), Path(scratch, "output")
-        covered = ["-m", "coverage", "run"] if run.is_covered else []
+        covered = ["-m", "coverage", "run"] if is_covered else []
         pytest = [*covered, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         pytest.append(f"--junitxml={report}")
         if os.environ.get("CQ_FAULTS_FULL"):

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
+import pytest_django
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -34,9 +35,20 @@ LINES_OF_THE_TREE = 400
 TABS = ("tree", "timeline", "logs", "attempts", "data", "activity")
 
 
-@pytest.fixture
-def one_of_many() -> Task:
-    """A tree with a log, attempts and acts, among hundreds of its kind."""
+@pytest.fixture(scope="module")
+def one_of_many(
+    django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker
+) -> Iterator[Task]:
+    """A tree with a log, attempts and acts, among hundreds of its kind.
+
+    They take seconds to make: all tests share them, each in a savepoint of its own.
+    """
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield _fill()
+        transaction.set_rollback(True)
+
+
+def _fill() -> Task:
     start_afresh()
     made = [_tree(CHILDREN) for _ in range(TREES)]
     Task.objects.bulk_create([task for tree in made for task in tree], batch_size=5_000)
