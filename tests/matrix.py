@@ -44,6 +44,8 @@ SERVERS = {
 ON_SERVERS = ("tests/engine", "tests/console")
 # Long ones first, and apart: the other lane runs the rest meanwhile.
 ONCE = ("tests/browser", "tests/demo_project", "tests/faults", "tests/packaging")
+# Where the workers are processes of their own, pages come to know of them in another way.
+LIVE = tuple(f"tests/browser/test_{name}.py" for name in ("bustle", "night", "walk"))
 LANES = 2
 REDIS_DATABASES = 16
 
@@ -131,8 +133,14 @@ def main() -> int:
     print(f"Random order, seed {options.seed} (again: --seed {options.seed})", flush=True)
     runs = list(plan(interpreters, services))
     if options.only:
+        chosen = [
+            tuple(folder for folder in run.folders if folder.startswith(options.only))
+            for run in runs
+        ]
         runs = [
-            replace(run, folders=(options.only,)) for run in runs if options.only in run.folders
+            replace(run, folders=folders)
+            for run, folders in zip(runs, chosen, strict=True)
+            if folders
         ]
     counts = execute_all(runs, interpreters[0], options)
 
@@ -175,14 +183,7 @@ def plan(interpreters: list[Interpreter], services: dict[str, Service]) -> Itera
 
     yield Run(first, "SQLite", ONCE)
     if postgres_url:
-        # The browser tests too: here the workers are processes of their own.
-        yield Run(
-            first,
-            "PostgreSQL",
-            ("tests/browser", "tests/faults"),
-            postgres_url,
-            next(redis_urls),
-        )
+        yield Run(first, "PostgreSQL", (*LIVE, "tests/faults"), postgres_url, next(redis_urls))
         yield Run(first, "PostgreSQL", ON_SERVERS, postgres_url, next(redis_urls))
     if mariadb_url:
         with_faults = (*ON_SERVERS, "tests/faults")
@@ -220,7 +221,7 @@ def execute_all(runs: list[Run], first: Interpreter, options: argparse.Namespace
 
 def execute(run: Run, seed: int, *, is_covered: bool) -> Counts:
     """Run pytest, show what it printed once it has ended, and return what it counted."""
-    folders = [folder for folder in run.folders if (REPOSITORY / folder).is_dir()]
+    folders = [folder for folder in run.folders if (REPOSITORY / folder).exists()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DEMO_")}
     if run.database_url:
         environment["DEMO_DATABASE_URL"] = run.database_url

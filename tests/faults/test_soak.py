@@ -167,9 +167,10 @@ def test_nothing_sticks_leaks_or_grows_in_ten_minutes_of_everything(
     # Of a child the worker says when it ended, of a parent the database.
     late = F("parent__finished") + timedelta(seconds=1)
     assert not Task.objects.filter(finished__gt=late).exists()
+    # Fewer are no leak: how long the sessions of the killed stay open varies with the load.
     grown = witness.growth()
-    assert abs(grown["files"]) <= 3
-    assert abs(grown["sessions"]) <= 6
+    assert grown["files"] <= 3
+    assert grown["sessions"] <= 6
     assert grown["megabytes"] <= 5
 
 
