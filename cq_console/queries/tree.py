@@ -24,6 +24,8 @@ SHORT_ARGUMENTS = 600
 RETRIES_SHOWN = 500
 # Failed branches that stand open at first, so that the cause is on the page.
 OPEN_BRANCHES = 5
+# Siblings from which the arguments of failed tasks are told apart.
+BESIDE = 20
 
 Tasks = QuerySet[Task]
 Counts = Mapping[str, int]
@@ -144,12 +146,13 @@ def children(
 
     It begins behind the child *after*, or with the child *since*.
     """
-    rows = tasks.filter(parent_id=parent_id)
+    siblings = rows = tasks.filter(parent_id=parent_id)
     if only_failed:
         rows = rows.filter(status__in=sorted(FAILED))
     if since is not None:
         rows = rows.filter(id__gte=since)
-    return _level(rows, after, size, above=_handed_down(tasks, parent_id))
+    above = _handed_down(tasks, parent_id)
+    return _level(rows, after, size, above=above, beside=siblings if only_failed else None)
 
 
 def nodes(tasks: Tasks, ids: Sequence[UUID]) -> dict[UUID, Task]:
@@ -248,14 +251,23 @@ def _handed_down(tasks: Tasks, id: UUID) -> dict[str, Any]:
 
 
 def _level(
-    rows: Tasks, after: UUID | None, size: int, above: Mapping[str, Any] | None = None
+    rows: Tasks,
+    after: UUID | None,
+    size: int,
+    above: Mapping[str, Any] | None = None,
+    beside: Tasks | None = None,
 ) -> Level:
     if after is not None:
         rows = rows.filter(id__gt=after)
     found = list(with_short_arguments(rows.order_by("id").only(*COLUMNS))[: size + 1])
     shown = found[:size]
     calls = [(task.func_name, arguments_of(task)) for task in shown]
-    telling = arguments.telling(calls, above)
+    if shown and beside is not None:
+        # Told apart as they are amid all others: one that failed alone has nothing to differ from.
+        some = with_short_arguments(beside.order_by("id").only(*COLUMNS))[:BESIDE]
+        ids = {task.id for task in shown}
+        calls += [(task.func_name, arguments_of(task)) for task in some if task.id not in ids]
+    telling = arguments.telling(calls, above)[: len(shown)]
     ticks = retries(task.id for task in shown if task.attempts > 1)
     return Level(
         tuple(

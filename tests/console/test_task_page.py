@@ -103,6 +103,20 @@ def test_followers_stand_beside_the_root_with_their_condition(make: Make, operat
     assert "on failure" in html
 
 
+def test_one_that_failed_alone_is_told_apart_as_amid_the_others(
+    make: Make, operator: Client
+) -> None:
+    root = make(Status.INCOMPLETE)
+    for status, name in ((Status.FAILURE, "amber"), (Status.SUCCESS, "beryl")):
+        named = {"name": name, "folder": "/stones"}
+        make(status, parent=root, func_name="shop.cut", kwargs=named, named=named)
+
+    html = operator.get(reverse("admin:cq_task_change", args=[root.id])).content.decode()
+
+    briefs = re.findall(r"cut <code>([^<]*)</code>", html)
+    assert briefs == ["amber", "amber", "beryl"]
+
+
 def test_pages_of_children_neither_skip_nor_repeat(make: Make, operator: Client) -> None:
     root = make(Status.WAITING, open_children=1)
     moment = timezone.now()
