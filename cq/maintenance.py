@@ -15,17 +15,21 @@ from .trimming import Trimmer
 from .vigil import Vigil
 
 BATCH = 500
-TIDYING_INTERVAL = 30.0
+# Seconds between two rounds of each worker. What an idle one sends is mostly these: the more of
+# them there are, the oftener somebody looks.
+TIDYING_INTERVAL = 120.0
+THINNING_INTERVAL = 300.0
 # One chore goes on for so long in one round; what is left is for the next, after the dead.
 PATIENCE = 1.0
 
 
 class Housekeeper:
-    """Does the rounds of one worker: the dead and the expired often, removal now and then."""
+    """Does the rounds of one worker: the dead often, what is old now and then."""
 
     def __init__(self) -> None:
         self._removal_due = 0.0
         self._tidying_due = 0.0
+        self._thinning_due = 0.0
         self._place: removal.Place | None = None
         self._trimmer = Trimmer()
         self._mender = Mender()
@@ -48,11 +52,13 @@ class Housekeeper:
             expire_all()
             self._mender.mend()
             self._trimmer.trim()
+        if monotonic() >= self._thinning_due:
+            self._thinning_due = monotonic() + THINNING_INTERVAL
             leases.forget_old_workers()
             folding.fold(clock.now())
 
     def _remove(self) -> None:
-        """Walk on through what has finished, from the start every half a minute."""
+        """Walk on through what has finished, from the start once in a tidying interval."""
         if self._place is None:
             self._removal_due = monotonic() + TIDYING_INTERVAL
         deadline = monotonic() + PATIENCE

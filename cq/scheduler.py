@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DataError, IntegrityError, models, transaction
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from . import conf, enqueue, hints, history, registry, ticks
@@ -22,7 +22,9 @@ from .states import ACTIVE
 
 logger = logging.getLogger("cq")
 
-LONGEST_PAUSE = 30.0
+# When no hint comes: an idle worker's survey sees within a poll interval what has come due, so that
+# this is for one that never has a moment to look.
+LONGEST_PAUSE = 120.0
 # So many entries share a transaction, and so many ticks about: they would otherwise wait for as
 # many commits. More would let the first of them wait for the last.
 BATCH = 200
@@ -45,16 +47,19 @@ class Ticker:
 
     def tick(self) -> float:
         """Fire every due entry; returns the seconds until there is something to do again."""
-        _start_what_was_enabled()
         has_fired = False
-        while _fire_batch():
-            has_fired = True
+        pause = _pause()
+        if pause <= 0:
+            _start_what_was_enabled()
+            while _fire_batch():
+                has_fired = True
+            pause = _pause()
         self._noted = history.note_outcomes(self._noted.place)
         if has_fired:
             self._trimmed = history.forget_old_runs(self._trimmed)
         # How they end is told by no hint.
         longest = conf.get().heartbeat if self._noted.has_open else LONGEST_PAUSE
-        return min(longest, _pause())
+        return min(longest, max(0.01, pause))
 
 
 def look_again() -> None:
@@ -297,14 +302,15 @@ def _call(
 
 
 def _pause() -> float:
+    """Seconds until an entry is due, at most `LONGEST_PAUSE`; none when one has no time yet."""
     following = (
         _entries()
-        .filter(enabled=True, next_run__isnull=False)
-        .order_by("next_run")
+        .filter(Q(next_run__isnull=False) | Q(error=""), enabled=True)
+        .order_by(F("next_run").asc(nulls_first=True))
         .values_list("next_run", Now())
         .first()
     )
-    if following is None or following[0] is None:
+    if following is None:
         return LONGEST_PAUSE
     next_run, now = following
-    return float(min(LONGEST_PAUSE, max(0.01, (next_run - now).total_seconds())))
+    return 0.0 if next_run is None else float(min(LONGEST_PAUSE, (next_run - now).total_seconds()))

@@ -12,7 +12,8 @@ from benchmarks.figures import Figure
 
 
 def measure(scale: float) -> Iterator[Figure]:
-    seconds = max(5.0, 60 * scale)
+    # So long is a round of all that a worker looks after now and then.
+    seconds = max(5.0, 300 * scale)
     stage.empty()
     file = places.FOLDER / "statements"
     file.unlink(missing_ok=True)
