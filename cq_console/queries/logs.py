@@ -176,7 +176,11 @@ def _as_text(row: TaskLog) -> str:
 
 
 def _search(scope: Scope, before: int | None) -> Lines:
-    """Walk back over ids, window by window, until a page is full or the time is up."""
+    """Walk back over ids, window by window, until a page is full or the time is up.
+
+    A window that would end too late, at the pace of the last one, is not begun: it takes a
+    good part of the time, and would be over it as a whole.
+    """
     started = monotonic()
     top = before
     if top is None:
@@ -185,11 +189,15 @@ def _search(scope: Scope, before: int | None) -> Lines:
     found: list[TaskLog] = []
     window = FIRST_WINDOW
     while top > 0 and len(found) <= PAGE:
+        began = monotonic()
         bottom = max(top - window, 0)
         rows = scope.rows().filter(id__lt=top, id__gte=bottom).order_by("-id")
         found.extend(rows[: PAGE + 1 - len(found)])
-        top, window = bottom, min(window * 2, WINDOW)
-        if monotonic() - started > SEARCH_SECONDS:
+        ended = monotonic()
+        wider = min(window * 2, WINDOW)
+        expected = (ended - began) * wider / window
+        top, window = bottom, wider
+        if ended - started + expected > SEARCH_SECONDS:
             break
     is_full = len(found) > PAGE
     return Lines(
