@@ -5,6 +5,7 @@ A nudge carries no data: the page asks its view, which checks permissions and re
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -13,7 +14,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from cq import conf
 from cq.hints import OVERVIEW_GROUP, TREES_GROUP, tree_group
 
+logger = logging.getLogger(__name__)
+
+# Codes of an application: servers refuse to send most others.
 FORBIDDEN = 4403
+TRY_AGAIN_LATER = 4503
 
 
 class NudgeConsumer(AsyncWebsocketConsumer):
@@ -22,6 +27,20 @@ class NudgeConsumer(AsyncWebsocketConsumer):
     @property
     def channel_layer_alias(self) -> str:
         return conf.get().channel_layer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one page until it leaves, or until the channel layer fails: then it comes again.
+
+        A layer that is down would else be pages of traceback in the server's log for each try of
+        each page.
+        """
+        self.has_left = False
+        try:
+            await super().__call__(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - each layer fails in its own way
+            logger.warning("page without nudges: %s: %s", type(error).__name__, error)
+            if not self.has_left:
+                await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
 
     async def connect(self) -> None:
         self.joined: tuple[str, ...] = ()
@@ -38,6 +57,7 @@ class NudgeConsumer(AsyncWebsocketConsumer):
         await self.accept()
 
     async def disconnect(self, code: int) -> None:
+        self.has_left = True
         for group in self.joined:
             await self.channel_layer.group_discard(group, self.channel_name)
 

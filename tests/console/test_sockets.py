@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -121,3 +122,41 @@ async def test_who_may_not_look_is_told_nothing(stranger: object) -> None:
     await get_channel_layer().group_send(OVERVIEW_GROUP, {"type": "cq.nudge", "root": ""})
 
     assert closed == {"type": "websocket.close", "code": 4403}
+
+
+async def test_a_channel_layer_that_is_down_ends_the_socket_in_order(
+    viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_args: object) -> None:
+        raise ConnectionRefusedError("the layer is down")
+
+    monkeypatch.setattr(get_channel_layer(), "group_add", fail)
+    page = connect_as(viewer, f"/ws/cq/tree/{uuid4()}/")
+
+    is_connected, code = await page.connect(SECONDS)
+
+    assert (is_connected, code) == (False, consumers.TRY_AGAIN_LATER)
+    await page.wait(SECONDS)
+
+
+async def test_a_channel_layer_that_goes_down_ends_the_socket_in_order(
+    viewer: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = asyncio.Event()
+
+    async def receive(_channel: str) -> None:
+        await gone.wait()
+        raise ConnectionResetError("the layer went down")
+
+    monkeypatch.setattr(get_channel_layer(), "receive", receive)
+    page = connect_as(viewer, f"/ws/cq/tree/{uuid4()}/")
+    is_connected, _protocol = await page.connect(SECONDS)
+    assert is_connected
+
+    gone.set()
+
+    assert await page.receive_output(SECONDS) == {
+        "type": "websocket.close",
+        "code": consumers.TRY_AGAIN_LATER,
+    }
+    await page.wait(SECONDS)
