@@ -38,7 +38,7 @@ def test_a_lost_answer_to_commit_neither_doubles_nor_fails_a_task(
 ) -> None:
     number = 1_000 if FULL else 100
     add.delay_many([(f"task {n}", 0.01) for n in range(number)])
-    proxy.cut_rate, proxy.cuts_left = 0.15, number // 5
+    proxy.cut_rate, proxy.cuts_left = 0.3, number // 5
 
     fleet.start(DEMO_DATABASE_URL=proxy.url, FAULTS_BROKEN=broken, FAULTS_LEASE="5")
     until(lambda: not workers.open_tasks(), 600 if FULL else 180, "the end of all tasks")
