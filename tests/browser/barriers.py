@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -18,6 +19,8 @@ SCREENS: tuple[tuple[Look, int], ...] = (
     ("dark", 1280),
     ("dark", 320),
 )
+# For what many tests look at: each look and each width once. CQ_BROWSER_FULL=1 is `make browser`.
+SOME_SCREENS = SCREENS if os.environ.get("CQ_BROWSER_FULL") else (SCREENS[0], SCREENS[-1])
 
 # The theme's own: its colours are the host's to choose. Nothing else is left out.
 OF_THE_THEME = {"exclude": [["#header"], [".breadcrumbs"], ["#nav-sidebar"]]}

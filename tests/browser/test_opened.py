@@ -6,14 +6,13 @@ Looked at in the light on a wide screen and in the dark on a phone; CQ_BROWSER_F
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser.barriers import SCREENS, barriers, screen
+from browser.barriers import SOME_SCREENS, barriers, screen
 from browser.stage import log_in, running_demo, watched_page
 
 SETTINGS: dict[str, Any] = {
@@ -21,7 +20,6 @@ SETTINGS: dict[str, Any] = {
     "DEMO_SCHEDULER": "0",
 }
 PATIENCE = 90_000
-LOOKS = SCREENS if os.environ.get("CQ_BROWSER_FULL") else (SCREENS[0], SCREENS[-1])
 
 # A failed call, a branch that waits, and a finished tree with more tasks than are done unasked.
 STORED = """
@@ -49,7 +47,7 @@ def test_nothing_that_opens_has_a_barrier_or_breaks_its_policy(
             log_in(page, demo)
             session = page.context.storage_state()
 
-        for look, width in LOOKS:
+        for look, width in SOME_SCREENS:
             with screen(browser, session, look, width, refusals=True) as page:
                 for opening in OPENINGS:
                     opening(page, demo.url + "/admin/cq/", ids)
