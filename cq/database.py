@@ -68,14 +68,28 @@ def write_transaction(*, durable: bool = False) -> Iterator[BaseDatabaseWrapper]
     writer fails with "database is locked", however long it was told to wait.
     """
     current = connection()
-    turn = _turn if current.vendor == "sqlite" and not current.in_atomic_block else nullcontext()
+    is_lite = current.vendor == "sqlite" and not current.in_atomic_block
+    turn = _in_turn() if is_lite else nullcontext()
     with turn, immediate(current), transaction.atomic(using=current.alias, durable=durable):
         yield current
 
 
 # Whose turn it is to write to SQLite, within this process. SQLite has no queue for its lock: who
 # does not get it sleeps, up to 25 ms at a time, while the lock may long be free again.
-_turn = threading.Lock()
+_turn = threading.RLock()
+# A turn is a courtesy, and nobody waits for it for ever: the hooks of a commit run within it, and
+# may wait for another thread that writes.
+TURN_SECONDS = 0.1
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    has_turn = _turn.acquire(timeout=TURN_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            _turn.release()
 
 
 @contextmanager

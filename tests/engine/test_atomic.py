@@ -735,6 +735,21 @@ class TestWriteLock:
         assert caplog.text.count("task atomic.hold_the_lock held SQLite's only write lock") == 1
         assert "atomic=False" in caplog.text
 
+    def test_a_hook_of_a_commit_may_write_here_and_in_another_thread(self) -> None:
+        def write() -> str:
+            with database.write_transaction():
+                return Group.objects.get_or_create(name="by a hook")[0].name
+
+        def hook() -> None:
+            assert [write(), in_thread(write)] == ["by a hook"] * 2
+
+        def commit() -> bool:
+            with database.write_transaction():
+                transaction.on_commit(hook)
+            return True
+
+        assert in_thread(commit)
+
     def test_a_task_that_only_reads_is_not(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
