@@ -395,7 +395,9 @@ class TaskTransaction:
 
     Beginning and ending one costs more than an empty task. One that `is_unused` has neither
     changed nor seen anything, so the thread's next task goes on in it, where that can be told
-    apart for certain: PostgreSQL knows whether a statement was sent, and SQLite tells of each one.
+    apart: PostgreSQL knows whether a statement was sent, and SQLite tells of each one. It does not
+    tell who opens a blob by the driver, or sets a trace of his own: after such a task the next one
+    may read what that one saw, but not write: SQLite refuses that on an old snapshot.
     """
 
     def __init__(self, current: BaseDatabaseWrapper) -> None:

@@ -37,8 +37,9 @@ class NudgeConsumer(AsyncWebsocketConsumer):
         self.has_left = False
         try:
             await super().__call__(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - each layer fails in its own way
+        except Exception as error:
             logger.warning("page without nudges: %s: %s", type(error).__name__, error)
+            logger.debug("the whole of it", exc_info=True)
             if not self.has_left:
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
 
