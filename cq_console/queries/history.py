@@ -27,6 +27,8 @@ class Frame:
     function: str
     code: str
     is_own: bool
+    skipped: int
+    """How many frames were not kept before this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class AttemptShown:
     finished: datetime
     duration: timedelta | None
     error: str
+    engine: tuple[Frame, ...]
+    """The engine's way to the task's function, before all other frames."""
     frames: tuple[Frame, ...]
     traceback: str
 
@@ -113,6 +117,7 @@ def made_at(task_id: UUID) -> datetime | None:
 
 
 def _shown(row: Attempt) -> AttemptShown:
+    engine, frames = _apart(_frames(row.frames))
     return AttemptShown(
         number=row.number,
         status=row.outcome,
@@ -123,7 +128,8 @@ def _shown(row: Attempt) -> AttemptShown:
         finished=row.finished,
         duration=row.duration,
         error=hostile.visible(arguments.safe_text(row.error), hostile.BLOCK),
-        frames=_frames(row.frames),
+        engine=engine,
+        frames=frames,
         traceback=hostile.visible(arguments.safe_text(row.traceback), hostile.BLOCK),
     )
 
@@ -138,7 +144,22 @@ def _frames(stored: Sequence[Mapping[str, Any]]) -> tuple[Frame, ...]:
             hostile.one_line(str(frame.get("function", "")), 200),
             hostile.one_line(arguments.safe_text(str(frame.get("code") or "")), 300),
             bool(frame.get("own")),
+            int(frame.get("skipped") or 0),
         )
         for frame in stored[-FRAMES_SHOWN:]
         if isinstance(frame, Mapping)
     )
+
+
+def _apart(frames: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+    """The engine's frames that stand first, and what they led to.
+
+    What failed in the engine itself led to nothing: then all are what a reader looks for.
+    """
+    first = next((n for n, frame in enumerate(frames) if not _is_engine(frame)), 0)
+    return frames[:first], frames[first:]
+
+
+def _is_engine(frame: Frame) -> bool:
+    # Relative to its root, and not own: what a project has called cq as well is its own.
+    return frame.file.startswith("cq/") and not frame.is_own

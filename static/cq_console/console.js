@@ -6,6 +6,7 @@ const POLL_ALONE = 5_000;
 const RECONNECT_AT_MOST = 30_000;
 const LINES_KEPT = 500;
 const MARGIN = 400;
+const MENUS = ".cq-more-verbs[open], .cq-all[open]";
 const CELL_KEYS = ["v", "status", "leaf", "matches"];
 
 const live = document.getElementById("cq-live");
@@ -257,8 +258,11 @@ function select(link) {
 // The dialog: opened by what arrives in it, closed by what was done.
 
 document.body.addEventListener("htmx:afterSwap", (event) => {
-  if (event.detail.target !== dialog) return;
-  if (dialog.innerHTML.trim() && !dialog.open) dialog.showModal();
+  if (event.detail.target !== dialog || !dialog.innerHTML.trim() || dialog.open) return;
+  // What had the focus gets it back: the button of a menu, since the menu is closed by then.
+  document.activeElement?.closest(MENUS)?.querySelector("summary").focus();
+  closeMenus(null);
+  dialog.showModal();
 });
 let saidUntil = 0;
 document.body.addEventListener("cq:done", () => {
@@ -273,14 +277,14 @@ document.body.addEventListener("cq:done", () => {
 
 // A menu closes when something else is pressed, as Escape closes it.
 function closeMenus(except) {
-  for (const menu of document.querySelectorAll(".cq-more-verbs[open]")) {
+  for (const menu of document.querySelectorAll(MENUS)) {
     if (!menu.contains(except)) menu.open = false;
   }
 }
 document.addEventListener("click", (event) => closeMenus(event.target));
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
-  document.activeElement?.closest(".cq-more-verbs")?.querySelector("summary").focus();
+  document.activeElement?.closest(MENUS)?.querySelector("summary").focus();
   closeMenus(null);
 });
 

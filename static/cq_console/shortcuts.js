@@ -3,6 +3,7 @@
 //
 // A row: data-key: keys between spaces; data-does: press, focus, next, previous; data-on: selectors
 // between bars, the most wanted first; data-within: an ancestor of the focused element to look in;
+// data-once: ancestors that stand for a task: of several for the same one, the first counts;
 // data-then: press what was moved to as long as this is shown.
 
 const table = document.getElementById("cq-keys");
@@ -29,8 +30,9 @@ function first(selectors, within) {
 }
 
 // From what has the focus; else from what is selected; else from the top.
-function beside(selectors, step) {
-  const all = [...document.querySelectorAll(selectors)].filter(isShown);
+function beside({ on, once }, step) {
+  const shown = [...document.querySelectorAll(on)].filter(isShown);
+  const all = once ? firstOfEach(shown, once) : shown;
   const here = document.activeElement?.closest("#cq")
     ? document.activeElement
     : document.querySelector("[data-selected] .cq-node-link, [data-linked]");
@@ -40,9 +42,19 @@ function beside(selectors, step) {
   return step > 0 ? after[0] : after.at(-1);
 }
 
-function act({ does, on, within, then }) {
+function firstOfEach(elements, once) {
+  const seen = new Set();
+  return elements.filter((element) => {
+    const task = element.closest(once)?.dataset.task;
+    if (!task) return true;
+    return !seen.has(task) && seen.add(task);
+  });
+}
+
+function act(row) {
+  const { does, on, within, then } = row;
   if (does === "next" || does === "previous") {
-    const element = beside(on, does === "next" ? 1 : -1);
+    const element = beside(row, does === "next" ? 1 : -1);
     element?.focus();
     element?.scrollIntoView({ block: "nearest" });
     if (element && then && isShown(document.querySelector(then))) element.click();

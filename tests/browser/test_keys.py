@@ -174,9 +174,12 @@ def walk_through_the_tree(keyboard: Keyboard, demo: Demo, ids: dict[str, str]) -
     keyboard.press("t")
     expect(inspector.locator(".cq-frames")).to_be_hidden()
 
-    # From the end back to what failed, which stands among all in order as well.
+    # It stands among all in order as well, where nobody needs to be led to it again.
+    link_of(page, ids["fall"]).focus()
+    keyboard.press("n")
+    expect(link_of(page, ids["fall"])).to_be_focused()
     link_of(page, ids["put_off"]).focus()
-    keyboard.press("N", "N")
+    keyboard.press("N")
     expect(link_of(page, ids["fall"])).to_be_focused()
 
     waiting = link_of(page, ids["put_off"])
@@ -219,8 +222,10 @@ def use_the_verbs(keyboard: Keyboard, demo: Demo, ids: dict[str, str]) -> None:
     keyboard.press("e")
     dialog = page.locator("#cq-dialog")
     expect(dialog.get_by_role("link", name="Back")).to_be_focused()
+    expect(inspector.locator(".cq-more-verbs[open]")).to_have_count(0)
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    expect(inspector.locator(".cq-more-verbs summary")).to_be_focused()
 
     attempts = inspector.locator(".cq-inspector-status")
     expect(attempts).to_contain_text("attempt 1")

@@ -71,6 +71,57 @@ def test_the_failed_branch_stands_open_with_its_cause_beside_it(
     assert "shop/tasks.py:7" in inspector
 
 
+def frame(file: str, *, own: bool = False, **more: int) -> dict[str, object]:
+    return {"file": file, "line": 7, "function": "run", "code": "1 / 0", "own": own, **more}
+
+
+def traceback_of(client: Client, make: Make, *frames: dict[str, object]) -> str:
+    """The last attempt of a task that failed with these frames, as text."""
+    task = make(Status.FAILURE)
+    whole = "Traceback (most recent call last):\nKeyError: 1\nZeroDivisionError: division by zero"
+    Attempt.objects.create(
+        task=task, number=1, outcome=Status.FAILURE, frames=list(frames), traceback=whole
+    )
+    html = page_of(client, task, "?tab=attempts").partition('class="cq-attempts"')[2]
+    return re.sub(r"\s+", " ", re.sub(r"<(?!/?details|/?summary)[^>]+>", " ", html))
+
+
+def test_a_traceback_begins_where_the_engine_has_called_the_task(
+    make: Make, operator: Client
+) -> None:
+    engine = [frame("cq/runner.py"), frame("cq/interrupts.py")]
+    users = [frame("shop/tasks.py", own=True), frame("cq/context.py"), frame("json/decoder.py")]
+
+    text = traceback_of(operator, make, *engine, *users)
+
+    fold, _, rest = text.partition("</details>")
+    assert "<summary>2 frames of the engine</summary>" in fold
+    assert re.findall(r"(\S+\.py):7", fold) == ["cq/runner.py", "cq/interrupts.py"]
+    frames, _, whole = rest.partition("<details")
+    assert re.findall(r"(\S+\.py):7", frames) == [str(frame["file"]) for frame in users]
+    # Causes are told in the whole alone.
+    assert "KeyError: 1" in whole
+
+
+@pytest.mark.parametrize("file", ["cq/signature.py", "cq/tasks.py"])
+def test_what_is_the_readers_own_or_all_there_is_is_not_folded(
+    make: Make, operator: Client, file: str
+) -> None:
+    is_own = file == "cq/tasks.py"
+    frames = [frame(file, own=is_own)] + ([frame("shop/tasks.py")] if is_own else [])
+
+    text = traceback_of(operator, make, *frames)
+
+    assert "of the engine" not in text
+    assert f"{file}:7" in text
+
+
+def test_a_traceback_says_how_many_frames_were_not_kept(make: Make, operator: Client) -> None:
+    text = traceback_of(operator, make, frame("a.py", own=True), frame("b.py", skipped=1_530))
+
+    assert re.search(r"a\.py:7.*… 1530 frames left out ….*b\.py:7", text)
+
+
 def test_a_subtask_opens_its_family_at_itself(make: Make, operator: Client) -> None:
     root = make(Status.SUCCESS, func_name="shop.tasks.first")
     others = [make(Status.SUCCESS, parent=root) for _ in range(120)]
