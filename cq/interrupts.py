@@ -6,6 +6,8 @@ import ctypes
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -64,11 +66,10 @@ class Interrupt:
                 return False
             self.sent = kind
             _set_async_exc(ctypes.c_ulong(self._thread_id), ctypes.py_object(kind))
-            database = self._database
             # Now, while its own code runs: the next task's connection may be another one.
-            session = _sessions.get(database, 0) if database is not None else 0
-        if database is not None:
-            _break_off_query(database, session)
+            session = _Session.of(self._database) if self._database is not None else None
+        if session is not None:
+            _break_off_query(session)
         return True
 
     def _disarm(self) -> type[BaseException] | None:
@@ -93,18 +94,36 @@ def _let_it_arrive() -> None:
         return
 
 
-def _break_off_query(database: BaseDatabaseWrapper, session: int) -> None:
-    """Let the server give up the statement that another thread waits for on *database*."""
-    driver: Any = database.connection
-    if driver is None:
-        return
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """The session that *database*, another thread's connection, has at one moment."""
+
+    database: BaseDatabaseWrapper
+    driver: Any
+    number: int
+
+    @classmethod
+    def of(cls, database: BaseDatabaseWrapper) -> _Session | None:
+        driver = database.connection
+        return None if driver is None else cls(database, driver, _numbers.get(database, 0))
+
+
+def _break_off_query(session: _Session) -> None:
+    """Let the server give up the statement that another thread waits for; none when it has ended.
+
+    That thread closes the session of a task that was interrupted, so no later one is met.
+    """
+    database: Any = session.database
+    vendor = database.vendor
     try:
-        if database.vendor == "postgresql":
-            driver.cancel_safe(timeout=2.0)
-        elif database.vendor == "sqlite":
-            driver.interrupt()
-        elif database.vendor == "mysql":
-            _kill_query(database, session)
+        if vendor == "postgresql":
+            session.driver.cancel_safe(timeout=2.0)
+        elif vendor == "sqlite":
+            # Closed by the one thread that may use it: the exception was quicker.
+            with suppress(database.Database.ProgrammingError):
+                session.driver.interrupt()
+        elif vendor == "mysql":
+            _kill_query(session)
     except Exception as error:  # noqa: BLE001 - each driver fails in its own way
         logger.warning("could not break off a query: %s", error)
 
@@ -114,18 +133,18 @@ def _note_session(*, connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
     """On MariaDB the driver tells no other thread anything while it waits for a query."""
     if connection.vendor == "mysql":
         driver: Any = connection.connection
-        _sessions[connection] = driver.thread_id()
+        _numbers[connection] = driver.thread_id()
 
 
 _UNKNOWN_THREAD = 1094
-_sessions: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
+_numbers: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
 
 
-def _kill_query(database: BaseDatabaseWrapper, session: int) -> None:
-    helper = database.copy()
+def _kill_query(session: _Session) -> None:
+    helper = session.database.copy()
     try:
         with helper.cursor() as cursor:
-            cursor.execute(f"KILL QUERY {int(session)}")
+            cursor.execute(f"KILL QUERY {int(session.number)}")
     except OperationalError as error:
         # The exception was quicker, and the task has ended with its session.
         if error.args[:1] != (_UNKNOWN_THREAD,):

@@ -108,6 +108,10 @@ def run(claimed: Claimed, sink: LogSink, started: Callable[[Run], None]) -> Outc
         finally:
             workflow.current_run.reset(token)
             current.flush_lines()
+            if current.interrupt.sent is not None:
+                # What the driver was doing is unknown, and the break-off of its query may be on
+                # its way still: nothing else shall use this connection.
+                connection().close()
     if len(ended) == CONFLICT_RERUNS and is_reachable(connection()):
         if claimed.suspect:
             charged = SessionEndsEachTime(ended[-1].__cause__)
@@ -188,8 +192,6 @@ def _run_plain(definition: Definition, current: Run, began: datetime) -> Outcome
     except BaseException as error:
         if not _belongs_to_task(error):
             raise
-        if current.interrupt.sent is not None:
-            connection().close()
         return _failure(definition, current, error, began)
 
 
@@ -205,7 +207,8 @@ def _run_atomic(
         mode = immediate(database) if has_conflicted else nullcontext()
         with mode, TaskTransaction(database) as block:
             outcome = _run_inside(definition, current, began, database, watch, fence)
-            block.is_unused = not (fence.is_recorded or watch.has_queried)
+            is_interrupted = current.interrupt.sent is not None
+            block.is_unused = not (fence.is_recorded or watch.has_queried or is_interrupted)
     except LeaseLost as error:
         logger.warning("lost lease %s", error)
         return None
@@ -217,8 +220,6 @@ def _run_atomic(
         if not _belongs_to_task(error):
             raise
         if current.interrupt.sent is not None:
-            # What the driver was doing is unknown: nothing else shall use this connection.
-            database.close()
             return _failure(definition, current, error, began)
         if is_conflict(error) or watch.conflict is not None:
             raise RanAgain from error

@@ -6,14 +6,15 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from django.db import connection, connections
 
-from cq import claims, hints, leases, operations, recorder, task
+from cq import TaskTimeout, claims, hints, interrupts, leases, operations, recorder, task
 from cq.models import Act, Task, Worker
 from cq.outcomes import Outcome
 from cq.prefetch import BATCH, Prefetch
@@ -177,6 +178,15 @@ SLOW_QUERY = {
     " WHERE i < 0",
 }
 
+QUERY_OF_SECONDS = {
+    "postgresql": "SELECT pg_sleep(2)",
+    "mysql": "SELECT SLEEP(2)",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000000)"
+    " SELECT MAX(i) FROM n",
+}
+# MariaDB's SLEEP() says so instead of failing.
+BROKEN_SLEEP = "1"
+
 
 @task("worker.query")
 def query(cqt: Any) -> None:
@@ -212,6 +222,95 @@ def test_a_task_that_waits_inside_a_query_is_cancelled(
     stored.refresh_from_db()
     assert (stored.status, stored.cause) == (Status.REVOKED, "cancelled")
     assert "could not break off" not in caplog.text
+
+
+def ask_the_driver(session: interrupts._Session) -> None:
+    """Break off a query under the number that MariaDB's driver names when it is asked."""
+    with suppress(Exception):
+        _break_off(replace(session, number=session.driver.thread_id()))
+
+
+_break_off = interrupts._break_off_query
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(lambda _session: None, id="nothing"),
+        pytest.param(
+            ask_the_driver,
+            marks=pytest.mark.skipif(
+                "connection.vendor != 'mysql'", reason="elsewhere no driver is asked for a number"
+            ),
+        ),
+    ],
+)
+def test_control_a_query_that_is_not_broken_off_keeps_its_cancelled_task(
+    untraced: None, settings: Any, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
+    settings.CQ_HEARTBEAT = 0.1
+    sessions: list[interrupts._Session] = []
+
+    def break_off(session: interrupts._Session) -> None:
+        sessions.append(session)
+        broken(session)
+
+    monkeypatch.setattr(interrupts, "_break_off_query", break_off)
+    stored = query.delay()
+
+    with working(threads=1):
+        until(lambda: Task.objects.filter(status=Status.RUNNING).exists())
+        sleep(0.5)
+        operations.cancel([stored])
+        until(lambda: bool(sessions))
+        sleep(1.5)
+        assert Task.objects.get(pk=stored.pk).status == Status.RUNNING
+        _break_off(sessions[0])
+        until(ended(1), 10)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_a_break_off_that_comes_late_meets_no_later_task(
+    untraced: None, settings: Any, monkeypatch: pytest.MonkeyPatch, is_atomic: bool
+) -> None:
+    """Also when the interrupted one has caught the exception and returned."""
+    settings.CQ_HEARTBEAT = 0.1
+    is_in_query, has_broken_off = threading.Event(), threading.Event()
+
+    @task("worker.stubborn", atomic=is_atomic, timeout=0.3)
+    def stubborn(cqt: Any) -> str:
+        list(Task.objects.all()[:1])
+        with suppress(TaskTimeout):
+            while True:
+                pass
+        return "returned"
+
+    @task("worker.next_query", atomic=is_atomic)
+    def next_query(cqt: Any) -> str:
+        is_in_query.set()
+        with connection.cursor() as cursor:
+            cursor.execute(QUERY_OF_SECONDS[connection.vendor])
+            return str(cursor.fetchone()[0])
+
+    def break_off_late(session: interrupts._Session) -> None:
+        assert is_in_query.wait(20)
+        sleep(0.5)
+        _break_off(session)
+        has_broken_off.set()
+
+    monkeypatch.setattr(interrupts, "_break_off_query", break_off_late)
+    first, second = stubborn.delay(), next_query.delay()
+
+    with working(threads=1):
+        until(has_broken_off.is_set)
+        until(ended(2))
+
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.status, second.status) == (Status.SUCCESS, Status.SUCCESS), second.error
+    assert second.result != BROKEN_SLEEP
 
 
 @pytest.mark.django_db(transaction=True)
