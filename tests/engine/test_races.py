@@ -15,7 +15,7 @@ import pytest
 from django.db import DatabaseError, connections
 from django.db.models.functions import Now
 
-from cq import claims, leases, operations, recorder, removal, task
+from cq import acts, claims, enqueue, healing, leases, mending, operations, recorder, removal, task
 from cq.context import Context
 from cq.database import is_conflict, until_no_conflict
 from cq.exceptions import CQError, DuplicateSubmitError
@@ -27,11 +27,12 @@ from engine.looking import status_of, statuses_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-S, F, INCOMPLETE, E, Q, R, W = (
+S, F, INCOMPLETE, E, P, Q, R, W = (
     Status.SUCCESS,
     Status.FAILURE,
     Status.INCOMPLETE,
     Status.REVOKED,
+    Status.PENDING,
     Status.QUEUED,
     Status.RUNNING,
     Status.WAITING,
@@ -107,6 +108,110 @@ def patiently(act: Callable[[], Any]) -> Callable[[], Any]:
                     raise
 
     return again
+
+
+class Between:
+    """Holds one side between its look and its write until the other is done, if that can be.
+
+    Where a lock keeps the other out, it is let on after a moment, and the other goes on then.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+        self.is_there, self._is_over = threading.Event(), threading.Event()
+        original = getattr(module, name)
+
+        def held(*args: Any, **kwargs: Any) -> Any:
+            if not self.is_there.is_set():
+                self.is_there.set()
+                self._is_over.wait(1)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, held)
+
+    def other(self, *acts: Callable[[], Any]) -> Callable[[], None]:
+        def act() -> None:
+            assert self.is_there.wait(20)
+            for one in acts:
+                patiently(one)()
+            self._is_over.set()
+
+        return act
+
+
+def run_one() -> None:
+    (claimed,) = claim(1)
+    record(claimed)()
+
+
+def test_a_follower_that_is_chained_to_a_failure_while_that_is_retried_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = step.delay()
+    (claimed,) = claim(1)
+    record(claimed, F)()
+    between = Between(monkeypatch, enqueue, "build")
+
+    follower, _retried = at_once(
+        patiently(lambda: first.chain(step)),
+        between.other(lambda: operations.retry([first]), run_one),
+    )
+
+    assert statuses_of(first, follower) == [S, Q]
+    assert mending.mend_all() == 0
+
+
+def test_a_follower_that_is_chained_while_a_retry_is_on_its_way_waits_for_the_next_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = step.delay()
+    (claimed,) = claim(1)
+    record(claimed, F)()
+    between = Between(monkeypatch, acts, "write")
+    made: list[Task] = []
+
+    at_once(
+        lambda: operations.retry([first]),
+        between.other(lambda: made.append(first.chain(step))),
+    )
+
+    (follower,) = made
+    assert statuses_of(first, follower) == [Q, P]
+    assert not follower.is_blocked
+    run_pending()
+    assert statuses_of(first, follower) == [S, S]
+
+
+def test_a_follower_that_is_retried_while_its_predecessor_ends_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = step.delay()
+    follower = first.chain(step)
+    follower.cancel()
+    (claimed,) = claim(1)
+    between = Between(monkeypatch, healing, "_requeue_pending")
+
+    at_once(lambda: operations.retry([follower]), between.other(record(claimed)))
+
+    assert statuses_of(first, follower) == [S, Q]
+    assert mending.mend_all() == 0
+
+
+def test_a_follower_that_is_retried_behind_one_that_is_retried_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = step.delay()
+    follower = first.chain(step)
+    first.cancel()
+    assert statuses_of(first, follower) == [E, E]
+    between = Between(monkeypatch, healing, "_bring_back_followers")
+
+    at_once(
+        lambda: operations.retry([first]),
+        between.other(lambda: operations.retry([follower]), run_one),
+    )
+
+    assert statuses_of(first, follower) == [S, Q]
+    assert mending.mend_all() == 0
 
 
 def test_two_claimers_never_share_a_row() -> None:
