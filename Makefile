@@ -3,7 +3,7 @@
 # make coverage  the same matrix, and which branches no test has taken
 # make faults the fault suite in full, about an hour: workers killed for real on each database
 # make browser the browser tests in full: the console under load, with large trees and logs, Redis killed
-# make oracle repeating tasks in full, about half an hour: each minute of seven years, a storm of schedulers
+# make oracle repeating tasks and trees in full: each minute of seven years, a storm of schedulers, 500 tasks a tree
 # make check  the checks alone: lint, format, types, imports, templates, migrations
 # make storm  a storm of SIGKILLs for us and for the peers: whose effects are there exactly once?
 # make bench-console   the console's budgets, with a million tasks (TASKS=100000 DATABASE=sqlite)
@@ -56,6 +56,7 @@ browser: venv
 
 oracle: venv
 	@CQ_TEST_FULL=1 $(BIN)/python -m pytest -q tests/engine/test_crontab_years.py tests/engine/test_scheduler.py
+	@CQ_TEST_FULL=1 $(BIN)/python tests/matrix.py --lanes 1 --only tests/engine/test_trees_property.py
 
 check: lint types imports templates migrations
 

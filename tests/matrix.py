@@ -133,12 +133,9 @@ def main() -> int:
     print(f"Random order, seed {options.seed} (again: --seed {options.seed})", flush=True)
     runs = list(plan(interpreters, services))
     if options.only:
-        chosen = [
-            tuple(folder for folder in run.folders if folder.startswith(options.only))
-            for run in runs
-        ]
+        chosen = [list(only_below(options.only, run.folders)) for run in runs]
         runs = [
-            replace(run, folders=folders)
+            replace(run, folders=tuple(folders))
             for run, folders in zip(runs, chosen, strict=True)
             if folders
         ]
@@ -162,7 +159,7 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    parser.add_argument("--only", metavar="FOLDER", help="run only the tests below this folder")
+    parser.add_argument("--only", metavar="PATH", help="run only this file, or what is below it")
     parser.add_argument("--lanes", type=int, default=LANES, help="how many runs at a time")
     parser.add_argument(
         "--coverage", action="store_true", help="count branches; takes half as long again"
@@ -172,6 +169,15 @@ def parse_options() -> argparse.Namespace:
         require=[name for name in os.environ.get("CQ_TEST_REQUIRE", "").split(",") if name]
     )
     return parser.parse_args()
+
+
+def only_below(path: str, folders: tuple[str, ...]) -> Iterator[str]:
+    """Yield of *folders* what lies below *path*, and *path* itself where it lies in one of them."""
+    for folder in folders:
+        if folder.startswith(path):
+            yield folder
+        elif path.startswith(f"{folder}/"):
+            yield path
 
 
 def plan(interpreters: list[Interpreter], services: dict[str, Service]) -> Iterator[Run]:

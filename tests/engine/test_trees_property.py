@@ -1,8 +1,10 @@
 """Does every parent finish exactly once, never before its last descendant, and never hang?
 
-Random trees, up to five levels and two hundred tasks: succeeding, failing, retrying, discarding,
-returning children, with chains of all three conditions, atomic or not, some cancelled on the way,
-run in a random order. The oracle is the rows themselves.
+Random trees, up to five levels and two hundred tasks, in the full form five hundred: succeeding,
+failing, retrying, discarding, returning children, with chains of all three conditions, atomic or
+not, some cancelled on the way, run in a random order. The oracle is the rows themselves.
+
+CQ_TEST_FULL=1 grows more and larger ones; make oracle does so on every database.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,10 +26,11 @@ from cq.testing import run_pending
 
 pytestmark = pytest.mark.django_db
 
+FULL = bool(os.environ.get("CQ_TEST_FULL"))
 # More of them: CQ_TEST_TREES=200.
-TREES = int(os.environ.get("CQ_TEST_TREES", "5"))
+TREES = int(os.environ.get("CQ_TEST_TREES") or (40 if FULL else 5))
 # Larger ones: CQ_TEST_NODES=500.
-LIMIT = int(os.environ.get("CQ_TEST_NODES", "200"))
+LIMIT = int(os.environ.get("CQ_TEST_NODES") or (500 if FULL else 200))
 DEPTH = 5
 IS_BROKEN = True
 STARTS: Counter[Any] = Counter()
@@ -87,8 +91,21 @@ def function(spec: dict[str, Any]) -> Any:
     return base.using(priority=spec["priority"], retries=budget)
 
 
-def grow(chance: random.Random, room: list[int], depth: int = 0) -> dict[str, Any]:
-    """A random tree; *room* holds how many nodes it may still have."""
+def tree(chance: random.Random, nodes: int) -> dict[str, Any]:
+    """A random tree of about *nodes* tasks, or one time in three of any number up to that."""
+    least = 0 if chance.random() < 0.3 else nodes * 4 // 5
+    most = 4
+    while True:
+        room = [nodes]
+        spec = grow(chance, room, most)
+        if nodes - room[0] >= least:
+            return spec
+        # Chance alone hardly ever makes a large one.
+        most += 1
+
+
+def grow(chance: random.Random, room: list[int], most: int, depth: int = 0) -> dict[str, Any]:
+    """A tree whose nodes have up to *most* children; *room* holds how many it may still have."""
     room[0] -= 1
     spec: dict[str, Any] = {
         "name": room[0],
@@ -102,21 +119,23 @@ def grow(chance: random.Random, room: list[int], depth: int = 0) -> dict[str, An
         "then": [],
     }
 
-    def more(most: int) -> range:
-        number = chance.randint(0, most) if depth < DEPTH else 0
-        return range(min(number, max(room[0], 0)))
+    def more(number: int) -> Iterator[int]:
+        """So many at most, and while there is room."""
+        for one in range(chance.randint(0, number) if depth < DEPTH else 0):
+            if room[0] > 0:
+                yield one
 
-    for _ in more(4 if depth else 6):
-        child = grow(chance, room, depth + 1)
+    for _ in more(most if depth else most + 2):
+        child = grow(chance, room, most, depth + 1)
         conditions = ["success", "always", "failure"]
         if chance.random() < 0.3:
             child["then"] = [
-                [chance.choice(conditions), grow(chance, room, depth + 2)] for _ in more(2)
+                [chance.choice(conditions), grow(chance, room, most, depth + 2)] for _ in more(2)
             ]
         spec["children"].append(child)
     if depth and chance.random() < 0.2:
         spec["own"] = [
-            [chance.choice(["success", "always", "failure"]), grow(chance, room, depth + 2)]
+            [chance.choice(["success", "always", "failure"]), grow(chance, room, most, depth + 2)]
             for _ in more(2)
         ]
     return spec
@@ -182,7 +201,7 @@ def counted_below(root: Task) -> list[Task]:
 @pytest.mark.parametrize("seed", range(TREES))
 def test_every_parent_finishes_once_after_its_last_descendant(seed: int) -> None:
     chance = random.Random(seed)
-    root = function(spec := grow(chance, [LIMIT])).delay(spec)
+    root = function(spec := tree(chance, LIMIT)).delay(spec)
     finished: Counter[Any] = Counter()
     known: dict[Any, str] = {}
 
@@ -214,7 +233,7 @@ def test_every_parent_finishes_once_after_its_last_descendant(seed: int) -> None
 def test_what_failed_heals_by_retrying_the_root(seed: int) -> None:
     global IS_BROKEN
     chance = random.Random(seed)
-    spec = grow(chance, [LIMIT // 2])
+    spec = tree(chance, LIMIT // 2)
     spec["does"] = "succeed"
     root = function(spec).delay(spec)
     run_pending()
@@ -244,7 +263,7 @@ def test_a_cancelled_tree_ends_and_comes_back(seed: int) -> None:
     global IS_BROKEN
     IS_BROKEN = False
     chance = random.Random(seed)
-    spec = grow(chance, [LIMIT // 2])
+    spec = tree(chance, LIMIT // 2)
     root = function(spec).delay(spec)
     run_pending(limit=chance.randint(0, 20))
 
