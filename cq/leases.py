@@ -253,7 +253,8 @@ def _come_back(
     rows.update(
         **values,
         deaths=deaths,
-        suspect=may_be_guilty or task.suspect,
+        # Who does not run again is none: a suspect is somebody who is to be tried alone.
+        suspect=status == Status.QUEUED and (may_be_guilty or task.suspect),
         attempts=max(task.attempts - (status == Status.QUEUED), 0),
     )
     if status == Status.QUEUED or task.open_children:

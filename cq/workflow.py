@@ -386,7 +386,8 @@ def _finish_waiting(parent: Task, moves: Moves) -> Ended | None:
     if status == Status.RETRY:
         tasks().filter(pk=parent.pk).update(status=status, open_children=0, returned=False)
         return None
-    values: dict[str, Any] = {}
+    # One that waited to run again, and was cancelled meanwhile, may still be one.
+    values: dict[str, Any] = {"suspect": False}
     if status == Status.SUCCESS:
         if harmed(parent):
             status = Status.INCOMPLETE
@@ -447,6 +448,7 @@ def _revoke(rows: Sequence[Task], cause: Cause, reason: str, by: str = "") -> li
             reason=reason,
             cancelled_by=by,
             ready=None,
+            suspect=False,
             coalesce_key=None,
             finished=Now(),
         )

@@ -376,6 +376,39 @@ class TestPoison:
 
         assert statuses_of(child, stored) == [L, Status.INCOMPLETE]
 
+    def test_who_has_ended_is_no_suspect_however_it_ended(self, settings: Any) -> None:
+        settings.CQ_MAX_LOST = 1
+        lost, cancelled, asked = stored = step.delay_many([("lost",), ("cancelled",), ("asked",)])
+        worker = gone_worker()
+        claim_all(worker)
+        leases.bury(worker.pk, running={row.pk for row in stored})
+        assert Task.objects.filter(suspect=True).count() == 3
+
+        self.die_alone()
+        cancelled.cancel()
+        worker = gone_worker()
+        claimed = claim_suspect(worker)
+        asked.cancel()
+        leases.bury(worker.pk, running={claimed.id})
+
+        assert statuses_of(lost, cancelled, asked) == [L, E, E]
+        assert not Task.objects.filter(suspect=True).exists()
+
+    def test_a_suspect_that_waits_for_its_subtasks_is_one_until_it_is_cancelled(self) -> None:
+        @task(atomic=False)
+        def parent(cqt: Context) -> None: ...
+
+        stored = parent.delay()
+        worker = gone_worker()
+        (claimed,) = claim_all(worker)
+        half_run(claimed)
+        leases.bury(worker.pk, running={stored.pk})
+        assert (status_of(stored), stored.suspect) == (W, True)
+
+        stored.cancel()
+
+        assert (status_of(stored), stored.suspect) == (E, False)
+
     def test_a_suspect_whose_worker_lived_is_cleared_for_its_next_claim(self) -> None:
         @task(retries=1, backoff=0)
         def flaky(cqt: Context) -> None:
