@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from cq.states import DONE, Status
 
 from . import arguments, search, statuses, store
 from .queries import walk
-from .queries.matching import filtered
+from .queries.matching import filtered, in_pieces
 
 QUEUE = "cq.console"
 CHUNK = 500
@@ -154,8 +155,8 @@ def preview(tasks: Tasks, verb: Verb, text: str) -> Preview:
     if wanted.problem:
         # What was understood of it may be everything.
         return Preview(verb, wanted, None, 0, (), (), has_worker=True)
-    rows = filtered(tasks, wanted).exclude(queue=QUEUE)
-    counted = walk.count(tasks, rows, seconds=PREVIEW_SECONDS, since=wanted.since)
+    pieces = [rows.exclude(queue=QUEUE) for rows in walk.SUBMITTED.pieces(tasks, wanted)]
+    counted = walk.count(tasks, pieces, seconds=PREVIEW_SECONDS, since=wanted.since)
     chosen = {status: n for status, n in counted.by_status.items() if status in verb.statuses}
     count = None if counted.back_to is not None else sum(chosen.values())
     skipped = [
@@ -164,6 +165,7 @@ def preview(tasks: Tasks, verb: Verb, text: str) -> Preview:
         if status not in verb.statuses
     ]
     if verb.only_scheduled and count is not None and Status.QUEUED in chosen:
+        rows = filtered(tasks, wanted).exclude(queue=QUEUE)
         due = rows.filter(status=Status.QUEUED, ready=True).order_by().values("pk").count()
         count -= due
         if due:
@@ -174,15 +176,16 @@ def preview(tasks: Tasks, verb: Verb, text: str) -> Preview:
     return Preview(verb, wanted, last, count, samples, tuple(skipped), _has_worker())
 
 
-def frozen(tasks: Tasks, verb: Verb, wanted: search.Search, last: UUID) -> Tasks:
-    """What *verb* touches of what *wanted* showed at its moment, up to the id *last*."""
-    rows = filtered(tasks, wanted).filter(id__lte=last, status__in=sorted(verb.statuses))
+def frozen(tasks: Tasks, verb: Verb, wanted: search.Search, last: UUID) -> list[Tasks]:
+    """What *verb* touches of what *wanted* showed at its moment, up to the id *last*, by status."""
+    rows = filtered(tasks, wanted).filter(id__lte=last)
     if verb.only_scheduled:
         rows = rows.filter(ready__isnull=True)
     if verb.statuses <= DONE:
         rows = rows.filter(finished__lte=wanted.now)
+    moved = verb.statuses & set(wanted.statuses) if wanted.statuses else verb.statuses
     # Neither itself nor another one like it.
-    return rows.exclude(queue=QUEUE)
+    return in_pieces(rows.exclude(queue=QUEUE), moved)
 
 
 class Work:
@@ -212,10 +215,12 @@ class Work:
 
     def do_some(self, user: Any, reason: str, predicate: str) -> bool:
         """Carry the verb out on the next ones, the oldest first; False when there were none."""
-        rows = frozen(tasks_of(user), self._verb, self._wanted, self._last).order_by("id")
-        if self._reached is not None:
-            rows = rows.filter(id__gt=self._reached)
-        chunk = list(rows.only("id", "status", "attempts", *self._compared)[:CHUNK])
+        found: list[Task] = []
+        for rows in frozen(tasks_of(user), self._verb, self._wanted, self._last):
+            further = rows if self._reached is None else rows.filter(id__gt=self._reached)
+            columns = ("id", "status", "attempts", *self._compared)
+            found += further.order_by("id").only(*columns)[:CHUNK]
+        chunk = sorted(found, key=lambda task: task.id)[:CHUNK]
         if not chunk:
             return False
         affected = self._verb.operation(
@@ -265,8 +270,9 @@ def tasks_of(user: Any) -> Tasks:
     return rows
 
 
-def _samples(rows: Tasks) -> tuple[str, ...]:
-    found = rows.order_by("-id").only("id", "func_name", "named")[:SAMPLES]
+def _samples(pieces: Sequence[Tasks]) -> tuple[str, ...]:
+    newest = [rows.order_by("-id").only("id", "func_name", "named")[:SAMPLES] for rows in pieces]
+    found = sorted(chain(*newest), key=lambda task: task.id, reverse=True)[:SAMPLES]
     return tuple(
         f"{arguments.name_of(task.func_name).short} "
         f"{arguments.brief(arguments.masked(task.named or {}), 60)}".strip()

@@ -37,6 +37,14 @@ class Plan:
             found = re.search(rf'"Seq Scan"[^{{}}]*"Relation Name": "(?:{tables})"', self.text)
         return bool(found)
 
+    @property
+    def sorts(self) -> bool:
+        """Would SQLite sort all that it found, however few of it are asked for?
+
+        Not asked of PostgreSQL, which counts its rows: it sorts what is few.
+        """
+        return connection.vendor == "sqlite" and "ORDER BY" in self.text
+
 
 def plans_of(act: Callable[[], Any]) -> list[Plan]:
     """The plan of each statement about a large table that *act* sent."""

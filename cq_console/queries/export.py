@@ -13,8 +13,8 @@ from cq.states import Status
 
 from .. import arguments, hostile
 from ..search import Search
+from . import tasks as lists
 from . import tree, walk
-from .matching import filtered
 
 CHUNK = 500
 COLUMNS = (
@@ -43,17 +43,10 @@ def rows(tasks: QuerySet[Task], search: Search, order: walk.Order) -> Iterator[d
 
     Read in chunks behind the last one, so neither memory nor a snapshot is held for long.
     """
-    matching = filtered(tasks, search)
-    if order is not walk.SUBMITTED:
-        matching = matching.filter(finished__isnull=False)
+    pieces = order.pieces(tasks, search)
     last: walk.Place | None = None
     while True:
-        below = order.before(matching, last) if last else matching
-        chunk = list(
-            tree.with_short_arguments(
-                order.newest_first(below).select_related("worker").only(*_FIELDS)
-            )[:CHUNK]
-        )
+        chunk = lists.newest(pieces, last, order, CHUNK, _FIELDS)
         yield from map(_row, chunk)
         if len(chunk) < CHUNK:
             return

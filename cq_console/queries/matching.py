@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Func, Q, QuerySet
 from django.db.models.fields.json import KeyTransform
 
 from cq.models import Task, Worker
-from cq.states import CLAIMABLE, FAILED, Status
+from cq.states import FAILED, Status
 
 from .. import store
 from ..search import Argument, Search
 from . import speed
+from .scheduled import scheduled
 
 Tasks = QuerySet[Task]
 
@@ -24,15 +25,64 @@ Tasks = QuerySet[Task]
 IDS = 1_000
 
 
+class _Unindexed(Func):
+    """A column without its indexes: for SQLite, which knows nothing of how many rows they hold.
+
+    It takes what is equal to a value to be rare, and would read and sort everything that succeeded
+    instead of the last few tasks.
+    """
+
+    arity = 1
+    template = "%(expressions)s"
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        return self.as_sql(compiler, connection, template="+%(expressions)s", **extra)
+
+
+_INDEXED = ("status", "queue", "func_name", "fingerprint")
+_BARE = "bare_"
+
+
 def filtered(tasks: Tasks, search: Search) -> Tasks:
     """*tasks* that match *search*, in no order; every condition of it, each at most once."""
+    return _filtered(tasks, search, "")
+
+
+def along(tasks: Tasks, search: Search) -> Tasks:
+    """*tasks* that match *search*, to be walked through by an index of something else."""
+    bare = {_BARE + name: _Unindexed(name) for name in _INDEXED}
+    return _filtered(tasks.alias(**bare), search, _BARE)
+
+
+def pieces(tasks: Tasks, search: Search) -> list[Tasks]:
+    """*tasks* that match *search*, in parts of which each follows one index in the order of ids.
+
+    For one of several values a database reads all of them, and sorts.
+    """
+    rows = filtered(tasks, search)
+    if search.queue and not (search.statuses or search.cause or search.conditions == {"queue"}):
+        # What few of a queue's tasks match is found sooner by one walk than by one of each status.
+        return [along(tasks, search)]
+    if search.statuses or search.cause or search.queue:
+        return in_pieces(rows, search.statuses or (FAILED if search.cause else Status))
+    if len(search.functions) > 1:
+        return [rows.filter(func_name=name) for name in search.functions]
+    return [rows]
+
+
+def in_pieces(rows: Tasks, statuses: Iterable[Status]) -> list[Tasks]:
+    """*rows* by status."""
+    return [rows.filter(status=status) for status in sorted(statuses)]
+
+
+def _filtered(tasks: Tasks, search: Search, prefix: str) -> Tasks:
     rows = tasks
-    for condition in _exact(search):
+    for condition in _exact(search, prefix):
         rows = rows.filter(condition)
     if search.statuses:
-        rows = rows.filter(status__in=search.statuses)
+        rows = rows.filter(**{f"{prefix}status__in": search.statuses})
     if search.functions:
-        rows = rows.filter(func_name__in=search.functions)
+        rows = rows.filter(**{f"{prefix}func_name__in": search.functions})
     if search.only_roots:
         rows = rows.filter(root_id=F("id"))
     if search.is_long:
@@ -47,15 +97,14 @@ def filtered(tasks: Tasks, search: Search) -> Tasks:
 
 
 def few(tasks: Tasks, search: Search) -> Sequence[UUID] | None:
-    """The ids of what matches, where an index of few rows leads to them; None else."""
+    """The ids of all that may match, where an index of few rows leads to them; None else."""
     if search.is_scheduled:
-        rows = tasks.filter(ready__isnull=True, status__in=sorted(CLAIMABLE))
-        rows = rows.order_by("run_at")
+        ids = scheduled(IDS + 1)
     elif search.worker and set(search.statuses) == {Status.RUNNING}:
         rows = tasks.filter(status=Status.RUNNING, worker_id__in=_workers(search.worker)).order_by()
+        ids = list(rows.values_list("id", flat=True)[: IDS + 1])
     else:
         return None
-    ids = list(rows.values_list("id", flat=True)[: IDS + 1])
     return ids if len(ids) <= IDS else None
 
 
@@ -64,7 +113,7 @@ def id_at(moment: datetime) -> UUID:
     return UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
-def _exact(search: Search) -> list[Q]:
+def _exact(search: Search, prefix: str) -> list[Q]:
     found = []
     if search.id is not None:
         found.append(Q(id=search.id))
@@ -72,10 +121,12 @@ def _exact(search: Search) -> list[Q]:
         found.append(Q(root_id=search.root))
     if search.cause:
         # The index holds failed tasks only; a task that retries keeps its cause as well.
-        statuses = sorted(FAILED) if not search.statuses else [*search.statuses]
-        found.append(Q(fingerprint=search.cause, status__in=statuses))
+        of_cause: dict[str, Any] = {f"{prefix}fingerprint": search.cause}
+        if set(search.statuses) <= FAILED:
+            of_cause[f"{prefix}status__in"] = sorted(FAILED)
+        found.append(Q(**of_cause))
     if search.queue:
-        found.append(Q(queue=search.queue))
+        found.append(Q(**{f"{prefix}queue": search.queue}))
     if search.worker:
         found.append(Q(worker_id__in=_workers(search.worker)))
     if search.is_scheduled:

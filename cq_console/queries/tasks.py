@@ -11,7 +11,6 @@ from uuid import UUID
 from django.db.models import Count, QuerySet
 
 from cq.models import Task
-from cq.states import FAILED, Status
 
 from .. import arguments
 from ..search import Search
@@ -24,6 +23,16 @@ PAGE = 50
 COUNT_LIMIT = 10_000
 NEW_LIMIT = 100
 NEW_SECONDS = 0.1
+# What one walk along an index, or a few, answers, however far it leads.
+AT_ONCE = (
+    {"id"},
+    {"root"},
+    {"cause"},
+    {"statuses"},
+    {"queue"},
+    {"queue", "statuses"},
+    {"functions"},
+)
 # Tasks that the trees of one page may have in all for each to be counted through.
 TREES_LIMIT = 20_000
 
@@ -59,14 +68,28 @@ def page(
         return Listed((), has_more=False, order=order)
     if order is SUBMITTED and (ids := few(tasks, search)) is not None:
         rows = filtered(tasks.filter(id__in=ids), replace(search, is_scheduled=False))
-        return _listed(_read(rows, before, order), order)
+        return _listed(newest([rows], before, order, PAGE + 1), order)
     if order is SUBMITTED and search.conditions == {"only_roots"} and search.since is None:
         return _listed(_newest_roots(tasks, before), order)
-    if order is SUBMITTED and (pieces := _pieces(tasks, search)):
-        # Each is a walk along one index, in its order.
-        found = [task for rows in pieces for task in _read(rows, before, order)]
-        return _listed(sorted(found, key=lambda task: task.id, reverse=True), order)
+    if order is SUBMITTED and (not search.conditions or search.conditions in AT_ONCE):
+        return _listed(newest(order.pieces(tasks, search), before, order, PAGE + 1), order)
     return _search(tasks, search, before, order)
+
+
+def newest(
+    pieces: Iterable[Tasks],
+    before: Place | None,
+    order: Order,
+    limit: int,
+    columns: Sequence[str] = COLUMNS,
+) -> list[Task]:
+    """The *limit* newest tasks of *pieces*, with the *columns* that a list shows."""
+    found: list[Task] = []
+    for rows in pieces:
+        earlier = rows if before is None else order.before(rows, before)
+        listed = order.newest_first(earlier).select_related("worker").only(*columns)
+        found += tree.with_short_arguments(listed)[:limit]
+    return sorted(found, key=order.key, reverse=True)[:limit]
 
 
 def matching(tasks: Tasks, search: Search, ids: Sequence[UUID]) -> set[UUID]:
@@ -110,14 +133,14 @@ def count(tasks: Tasks, search: Search) -> int:
     """How many match one of the ready-made *search*es, at most one more than the limit."""
     ids = few(tasks, search)
     if ids is not None:
-        return len(ids)
+        return filtered(tasks.filter(id__in=ids), replace(search, is_scheduled=False)).count()
     return filtered(tasks, search).order_by().values("pk")[: COUNT_LIMIT + 1].count()
 
 
 def count_all(tasks: Tasks, search: Search) -> walk.Counted:
     """How many match *search*, as far as a person waits, at most one more than the limit."""
-    rows = filtered(tasks, search)
-    return walk.count(tasks, rows, seconds=walk.SECONDS, since=search.since, limit=COUNT_LIMIT)
+    pieces = SUBMITTED.pieces(tasks, search)
+    return walk.count(tasks, pieces, seconds=walk.SECONDS, since=search.since, limit=COUNT_LIMIT)
 
 
 def count_newer(tasks: Tasks, search: Search, first: Place, order: Order = SUBMITTED) -> int:
@@ -125,61 +148,34 @@ def count_newer(tasks: Tasks, search: Search, first: Place, order: Order = SUBMI
     if order is SUBMITTED and search.conditions == {"only_roots"} and search.since is None:
         ids = roots(tasks, first.id, NEW_LIMIT + 1, newest=False)
         return tasks.filter(id__in=ids).count() if ids and tasks.query.has_filters() else len(ids)
-    rows = order.after(filtered(tasks, search), first)
+    pieces = [order.after(rows, first) for rows in order.pieces(tasks, search)]
     newest = order.ends(tasks)
     start, length, found = first.moment, walk.FIRST_SPAN, 0
     started = monotonic()
     while newest and start <= newest[1] and found <= NEW_LIMIT:
         end = start + length
-        span = order.within(rows, start, end if end <= newest[1] else None)
-        found += span.order_by().values("pk")[: NEW_LIMIT + 1 - found].count()
+        for rows in pieces:
+            span = order.within(rows, start, end if end <= newest[1] else None).order_by()
+            found += span.values("pk")[: max(NEW_LIMIT + 1 - found, 0)].count()
         if monotonic() - started > NEW_SECONDS:
             break
         start, length = end, length * 2
     return found
 
 
-def _pieces(tasks: Tasks, search: Search) -> list[Tasks]:
-    """*search* as parts of which each follows one index to its end; none where it cannot."""
-    wanted = search.conditions
-    rows = filtered(tasks, replace(search, statuses=(), functions=()))
-    if wanted in ({"id"}, {"root"}):
-        return [rows]
-    if wanted == {"cause"}:
-        return [rows.filter(status=status) for status in sorted(FAILED)]
-    if wanted == {"statuses"} or wanted == {"queue", "statuses"}:
-        return [rows.filter(status=status) for status in search.statuses]
-    if wanted == {"queue"}:
-        return [rows.filter(status=status) for status in Status]
-    if wanted == {"functions"}:
-        return [rows.filter(func_name=name) for name in search.functions]
-    if not wanted:
-        return [rows]
-    return []
-
-
 def _search(tasks: Tasks, search: Search, before: Place | None, order: Order) -> Listed:
-    rows = filtered(tasks, search)
-    if order is not SUBMITTED:
-        rows = rows.filter(finished__isnull=False)
+    pieces = order.pieces(tasks, search)
     since = search.since if order is SUBMITTED else None
     found: list[Task] = []
     try:
-        spans = walk.spans(order, tasks, rows, before=before, since=since, seconds=walk.SECONDS)
+        spans = walk.spans(order, tasks, pieces, before=before, since=since, seconds=walk.SECONDS)
         for span in spans:
-            found += _read(span.rows, None, order, PAGE + 1 - len(found))
+            found += newest(span.pieces, None, order, PAGE + 1 - len(found))
             if len(found) > PAGE:
                 break
     except walk.Stopped as stopped:
         return replace(_listed(found, order), searched_to=stopped.back_to)
     return _listed(found, order)
-
-
-def _read(rows: Tasks, before: Place | None, order: Order, limit: int = PAGE + 1) -> list[Task]:
-    if before is not None:
-        rows = order.before(rows, before)
-    rows = order.newest_first(rows).select_related("worker").only(*COLUMNS)
-    return list(tree.with_short_arguments(rows)[:limit])
 
 
 def _newest_roots(tasks: Tasks, before: Place | None) -> list[Task]:
@@ -189,7 +185,7 @@ def _newest_roots(tasks: Tasks, before: Place | None) -> list[Task]:
     last = before.id if before else None
     while len(found) <= PAGE:
         ids = roots(tasks, last, PAGE + 1, newest=True)
-        found += _read(tasks.filter(id__in=ids), None, SUBMITTED)
+        found += newest([tasks.filter(id__in=ids)], None, SUBMITTED, PAGE + 1)
         if len(ids) <= PAGE or monotonic() - started > walk.SECONDS:
             break
         last = ids[-1]

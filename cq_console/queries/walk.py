@@ -7,7 +7,7 @@ code serves every database: none can be asked for "what you find in 400 ms".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -18,7 +18,8 @@ from django.db.models import Count, Q, QuerySet
 
 from cq.models import Task
 
-from .matching import id_at
+from ..search import Search
+from .matching import along, id_at, pieces
 
 SECONDS = 0.4
 FIRST_SPAN = timedelta(seconds=15)
@@ -44,6 +45,12 @@ class Order:
     name: str
     by: tuple[str, ...]
     moment: Callable[[Task], datetime]
+
+    def pieces(self, tasks: Tasks, search: Search) -> list[Tasks]:
+        """*tasks* that match *search*, in parts that each lie in this order in an index."""
+        if self is SUBMITTED:
+            return pieces(tasks, search)
+        return [along(tasks, search).filter(finished__isnull=False)]
 
     def newest_first(self, rows: Tasks) -> Tasks:
         return rows.order_by(*self.by)
@@ -77,6 +84,10 @@ class Order:
         if newest is None or oldest is None:
             return None
         return self.moment(oldest), self.moment(newest)
+
+    def key(self, task: Task) -> tuple[datetime, UUID]:
+        """What tasks are sorted by."""
+        return self.moment(task), task.id
 
     def place(self, task: Task) -> Place:
         return Place(self.moment(task), task.id)
@@ -121,22 +132,22 @@ def lowest(moment: datetime) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    rows: Tasks
+    pieces: tuple[Tasks, ...]
     start: datetime
 
 
 def spans(
     order: Order,
     tasks: Tasks,
-    rows: Tasks,
+    pieces: Sequence[Tasks],
     *,
     before: Place | None = None,
     seconds: float,
     since: datetime | None = None,
 ) -> Iterator[Span]:
-    """*rows* in spans that double, backwards; `Stopped` once *seconds* are gone.
+    """*pieces* in spans that double, backwards; `Stopped` once *seconds* are gone.
 
-    *tasks* is the table that *rows* were filtered from. Ends when there is nothing older.
+    *tasks* is the table that they were filtered from. Ends when there is nothing older.
     """
     known = order.ends(tasks)
     if known is None:
@@ -148,12 +159,13 @@ def spans(
     top: datetime | None = None
     floor = max(oldest, since) if since else oldest
     if before is not None:
-        rows = order.before(rows, before)
+        pieces = [order.before(rows, before) for rows in pieces]
     while True:
         start = end - length
         is_last = start <= floor
         # The last one is open below: clocks of the machines that make ids differ.
-        yield Span(order.within(rows, None if is_last else start, top), start)
+        lower = None if is_last else start
+        yield Span(tuple(order.within(rows, lower, top) for rows in pieces), start)
         if is_last:
             return
         now = monotonic()
@@ -184,15 +196,21 @@ class Counted:
 
 
 def count(
-    tasks: Tasks, rows: Tasks, *, seconds: float, since: datetime | None = None, limit: int = 0
+    tasks: Tasks,
+    pieces: Sequence[Tasks],
+    *,
+    seconds: float,
+    since: datetime | None = None,
+    limit: int = 0,
 ) -> Counted:
-    """How many *rows* there are of each status, as far as *seconds* (or *limit* rows) reach."""
+    """How many of *pieces* there are by status, as far as *seconds* (or *limit* rows) reach."""
     found: dict[str, int] = {}
     try:
-        for span in spans(SUBMITTED, tasks, rows, seconds=seconds, since=since):
-            left = limit + 1 - sum(found.values()) if limit else 0
-            for status, n in _by_status(span.rows, left):
-                found[status] = found.get(status, 0) + n
+        for span in spans(SUBMITTED, tasks, pieces, seconds=seconds, since=since):
+            for rows in span.pieces:
+                left = max(limit + 1 - sum(found.values()), 0)
+                for status, n in _by_status(rows, left if limit else None):
+                    found[status] = found.get(status, 0) + n
             if limit and sum(found.values()) > limit:
                 return Counted(found, span.start)
     except Stopped as stopped:
@@ -200,7 +218,7 @@ def count(
     return Counted(found)
 
 
-def _by_status(rows: Tasks, limit: int) -> Iterable[tuple[str, int]]:
-    if limit:
+def _by_status(rows: Tasks, limit: int | None) -> Iterable[tuple[str, int]]:
+    if limit is not None:
         return Counter(rows.order_by().values_list("status", flat=True)[:limit]).items()
     return list(rows.order_by().values_list("status").annotate(n=Count("id")))

@@ -92,8 +92,11 @@ def test_a_function_is_found_by_a_part_of_its_name(make: Make, operator: Client)
 def test_scheduled_is_what_is_queued_for_later(make: Make, operator: Client) -> None:
     later = make(Status.QUEUED, ready=None)
     make(Status.QUEUED)
+    make(Status.RETRY, ready=None)
 
     assert listed(operator, q="status:scheduled") == [str(later.id)]
+    counts = operator.get(reverse("admin:cq_task_count")).content.decode()
+    assert '<span id="cq-count-scheduled" hx-swap-oob="innerHTML">1</span>' in counts
 
 
 @pytest.mark.parametrize(
