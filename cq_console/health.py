@@ -49,13 +49,18 @@ def needs(
     found: list[Need] = []
     alive = [worker for worker in workers if worker.is_alive]
     waiting = [queue for queue in queues if queue.ready and not queue.paused]
-    if not alive and (waiting or late_tick):
+    repeats = any(run.at is not None for run in runs)
+    if not alive and (waiting or late_tick or repeats):
         found.append(
             _about_workers(_("No worker is alive."), _("Start one: manage.py cq_runworker"))
         )
     elif late_tick is not None:
         span = durations.roughly(now - late_tick)
         statement = _("No scheduler has fired for %(span)s.") % {"span": span}
+        found.append(_about_workers(statement, _("Start a worker without --no-scheduler.")))
+    elif repeats and not any(worker.is_scheduler for worker in alive):
+        # Told before a tick is missed: the next one may be a night away.
+        statement = _("No scheduler is alive: nothing repeats.")
         found.append(_about_workers(statement, _("Start a worker without --no-scheduler.")))
     if alive:
         found += [_unserved(queue) for queue in waiting if not queue.is_served]

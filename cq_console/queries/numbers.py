@@ -50,7 +50,7 @@ def done(window: Window, now: datetime) -> dict[str, Done]:
     What is not folded yet is read from finer rows, each minute once.
     """
     step = timedelta(minutes=window.minutes)
-    start = start_of(now, window.minutes) - (window.points - 1) * step
+    start = start_at(window, now)
     points: dict[str, dict[int, tuple[int, int]]] = {}
     since = start
     for length in window.lengths:
@@ -68,6 +68,11 @@ def done(window: Window, now: datetime) -> dict[str, Done]:
             ended, broken = of_queue.get(index, (0, 0))
             of_queue[index] = (ended + succeeded + failed, broken + failed)
     return {queue: _summed(of_queue, window.points) for queue, of_queue in points.items()}
+
+
+def start_at(window: Window, now: datetime) -> datetime:
+    """When *window* up to *now* began."""
+    return start_of(now, window.minutes) - (window.points - 1) * timedelta(minutes=window.minutes)
 
 
 def _summed(found: Mapping[int, tuple[int, int]], points: int) -> Done:

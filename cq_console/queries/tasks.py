@@ -14,7 +14,7 @@ from cq.models import Task
 
 from .. import arguments
 from ..search import Search
-from . import tree, walk
+from . import numbers, tree, walk
 from .matching import few, filtered
 from .roots import roots
 from .walk import SUBMITTED, Order, Place
@@ -58,6 +58,14 @@ class Listed:
     @property
     def last(self) -> Place | None:
         return self.order.place(self.nodes[-1].task) if self.nodes else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Tasks that ended in a span of time, and those that were not removed since."""
+
+    number: int
+    kept: walk.Counted
 
 
 def page(
@@ -141,6 +149,31 @@ def count_all(tasks: Tasks, search: Search) -> walk.Counted:
     """How many match *search*, as far as a person waits, at most one more than the limit."""
     pieces = SUBMITTED.pieces(tasks, search)
     return walk.count(tasks, pieces, seconds=walk.SECONDS, since=search.since, limit=COUNT_LIMIT)
+
+
+def finished(
+    tasks: Tasks, search: Search, window: numbers.Window, now: datetime
+) -> Finished | None:
+    """How many ended on the queue that *search* shows in *window*, and how many of them are kept.
+
+    None when more is asked for than a queue: nothing is known of those that were removed.
+    """
+    if search.conditions != {"queue"} or search.since is not None:
+        return None
+    done = numbers.done(window, now).get(search.queue)
+    if done is None:
+        return None
+    since = numbers.start_at(window, now)
+    pieces = [rows.filter(finished__gte=since) for rows in walk.FINISHED.pieces(tasks, search)]
+    kept = walk.count(
+        tasks,
+        pieces,
+        order=walk.FINISHED,
+        seconds=walk.SECONDS,
+        since=since,
+        limit=COUNT_LIMIT,
+    )
+    return Finished(done.finished, kept)
 
 
 def count_newer(tasks: Tasks, search: Search, first: Place, order: Order = SUBMITTED) -> int:

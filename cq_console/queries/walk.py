@@ -199,6 +199,7 @@ def count(
     tasks: Tasks,
     pieces: Sequence[Tasks],
     *,
+    order: Order = SUBMITTED,
     seconds: float,
     since: datetime | None = None,
     limit: int = 0,
@@ -206,7 +207,7 @@ def count(
     """How many of *pieces* there are by status, as far as *seconds* (or *limit* rows) reach."""
     found: dict[str, int] = {}
     try:
-        for span in spans(SUBMITTED, tasks, pieces, seconds=seconds, since=since):
+        for span in spans(order, tasks, pieces, seconds=seconds, since=since):
             for rows in span.pieces:
                 left = max(limit + 1 - sum(found.values()), 0)
                 for status, n in _by_status(rows, left if limit else None):

@@ -69,16 +69,18 @@ def _parts(request: HttpRequest, tasks: QuerySet[Task]) -> list[live.Part]:
         queries.unknown_functions(tasks),
         now,
     )
-    said = health.sentence(needs, found, queries.last_failure(tasks), now)
+    last_failure = queries.last_failure(tasks)
+    said = health.sentence(needs, found, last_failure, now)
     state = {"sentence": said, "needs": needs, "is_well": not needs and bool(alive)}
     next_runs = [
         {"run": run, "in": durations.roughly(run.at - now) if run.at and run.at > now else ""}
         for run in runs
     ]
+    fails = {"failing": failing, "last_failure": last_failure}
     return [
         pages.part(request, "cq-health", "_health.html", state),
         queues.part(request, all_queues, now, window),
-        pages.part(request, "cq-failing", "_failing.html", {"failing": failing}),
+        pages.part(request, "cq-failing", "_failing.html", fails),
         pages.part(request, "cq-next", "_next_runs.html", {"runs": next_runs}),
         workers.part(request, found, now, is_full=False),
     ]

@@ -190,7 +190,10 @@ def _drawn(
                 status: "?" + urlencode({"q": f"queue:{quoted(queue.name)} status:{status}"})
                 for status in ("queued", "running", "scheduled", "failed")
             },
-            "done_url": "?" + urlencode({"q": f"queue:{quoted(queue.name)}", "sort": "finished"}),
+            "done_url": "?"
+            + urlencode(
+                {"q": f"queue:{quoted(queue.name)}", "sort": "finished", "span": shown.name}
+            ),
         }
         for queue in found
     ]

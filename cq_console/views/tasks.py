@@ -17,9 +17,10 @@ from cq.models import Task
 from cq.states import FAILED
 
 from .. import arguments, bulk, completion, durations, lanes, live, rows, search, statuses, verbs
+from ..queries import overview, walk
 from ..queries import tasks as queries
-from ..queries import walk
 from . import page as pages
+from . import queues
 
 VIEWS = (
     ("all", gettext_lazy("Top level"), ""),
@@ -75,6 +76,8 @@ def show(model_admin: Any, request: HttpRequest) -> HttpResponse:
         )
         for node in listed.nodes
     ]
+    # Where all have failed, none needs to stand out.
+    is_uniform = bool(wanted.cause) or (bool(wanted.statuses) and set(wanted.statuses) <= FAILED)
     query = _query(wanted, order)
     live_query = dict(query)
     if listed.first and before is None:
@@ -87,8 +90,7 @@ def show(model_admin: Any, request: HttpRequest) -> HttpResponse:
         search=wanted,
         listed=listed,
         rows=shown,
-        # Where all have failed, none needs to stand out.
-        is_uniform=bool(wanted.cause) or (bool(wanted.statuses) and set(wanted.statuses) <= FAILED),
+        is_uniform=is_uniform,
         views=_views(wanted),
         orders=_orders(wanted, order),
         order=order.name,
@@ -97,11 +99,12 @@ def show(model_admin: Any, request: HttpRequest) -> HttpResponse:
         query=urlencode(query),
         new_part=_new(request, 0),
         live_url=f"{reverse('admin:cq_task_list_live')}?{urlencode(live_query)}",
-        count_url=f"{reverse('admin:cq_task_count')}?{urlencode(query)}",
+        count_url=f"{reverse('admin:cq_task_count')}?{urlencode(query | _span(request))}",
         older_url=f"?{urlencode({**query, 'before': str(listed.last)})}" if listed.last else "",
         further_url=_further(listed, query),
         first_url=f"?{urlencode(query)}" if before is not None else "",
         back=urlencode(query),
+        last_failure=overview.last_failure(tasks) if not found and is_uniform else None,
         has_any=bool(found) or bool(wanted.text) or before is not None,
         socket="/ws/cq/overview/",
     )
@@ -140,10 +143,18 @@ def count(model_admin: Any, request: HttpRequest) -> HttpResponse:
     counts = [
         (name, queries.count(tasks, search.parse(text))) for name, _label, text in VIEWS if text
     ]
-    counted = None
+    counted = finished = None
     if wanted.text and not wanted.problem:
         counted = queries.count_all(tasks, wanted)
-    context = {"counts": counts, "counted": counted, "limit": queries.COUNT_LIMIT}
+        if _span(request):
+            finished = queries.finished(tasks, wanted, queues.window(request), timezone.now())
+    context = {
+        "counts": counts,
+        "counted": counted,
+        "finished": finished,
+        "span": queues.window(request).name,
+        "limit": queries.COUNT_LIMIT,
+    }
     return HttpResponse(pages.fragment(request, "_list_counts.html", context))
 
 
@@ -189,6 +200,11 @@ def order_of(request: HttpRequest) -> walk.Order:
 def _query(wanted: search.Search, order: walk.Order) -> dict[str, str]:
     query = {"q": wanted.text} if wanted.text else {}
     return query if order is walk.SUBMITTED else {**query, "sort": order.name}
+
+
+def _span(request: HttpRequest) -> dict[str, str]:
+    """The span of time whose number of finished tasks led here."""
+    return {"span": queues.window(request).name} if "span" in request.GET else {}
 
 
 def _url(text: str, order: walk.Order) -> str:

@@ -108,6 +108,44 @@ def test_a_dead_scheduler_is_seen_within_a_minute_of_its_tick(
     assert "No scheduler has fired for 1 min." in overview(operator)
 
 
+def repeat_tonight() -> None:
+    entry = RepeatingTask.objects.create(crontab="0 3 * * *", timezone="UTC", func_name=HEARTBEAT)
+    tonight = timezone.now() + timedelta(hours=9)
+    RepeatingTask.objects.filter(pk=entry.pk).update(next_run=tonight)
+
+
+def test_a_dead_scheduler_is_seen_before_the_nightly_job_is_missed(
+    worker: Worker, operator: Client
+) -> None:
+    repeat_tonight()
+    assert sentence(operator).startswith("All is well")
+
+    Worker.objects.update(is_scheduler=False)
+    overviews.forget()
+
+    assert "No scheduler is alive: nothing repeats." in overview(operator)
+
+
+def test_what_repeats_needs_a_worker(operator: Client) -> None:
+    assert sentence(operator) == "Nothing to do, and no worker is alive."
+
+    repeat_tonight()
+    overviews.forget()
+
+    assert sentence(operator) == "One thing needs you."
+    assert "manage.py cq_runworker" in overview(operator)
+
+
+def test_when_something_last_failed_is_said(worker: Worker, make: Make, operator: Client) -> None:
+    assert "Nothing has failed yet." in overview(operator)
+
+    make(Status.FAILURE, now=timezone.now() - timedelta(days=3))
+    overviews.forget()
+
+    html = overview(operator).partition('id="cq-failing"')[2]
+    assert re.search(r"Nothing failed since <time [^>]*>\d+ \w{3} \d\d:\d\d</time>\.", html)
+
+
 def test_a_lost_worker_is_named(worker: Worker, operator: Client) -> None:
     Worker.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
 

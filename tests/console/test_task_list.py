@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from html import unescape
+from urllib.parse import parse_qsl
 
 import pytest
 from django.db import connection
@@ -12,7 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from console.conftest import Make
-from cq.models import Task, Worker
+from cq.folding import start_of
+from cq.models import FailureGroup, Statistic, Task, Worker
 from cq.states import Status
 from cq_console.search import parse
 
@@ -151,6 +155,46 @@ def test_counts_stop_behind_their_limit(
     assert '<span id="cq-count-failed" hx-swap-oob="innerHTML">3</span>' in html
     assert counts
     assert all("LIMIT 10001" in sql for sql in counts)
+
+
+def test_what_finished_and_was_removed_since_is_said(make: Make, operator: Client) -> None:
+    for age in (timedelta(minutes=2), timedelta(minutes=3), timedelta(hours=3)):
+        make(queue="mail", now=timezone.now() - age)
+    Statistic.objects.create(
+        bucket=start_of(timezone.now(), 1) - timedelta(minutes=5),
+        length=1,
+        queue="mail",
+        func_name="shop.tasks.ship",
+        worker=1,
+        succeeded=12_400,
+        failed=31,
+    )
+    queues = operator.get("/admin/cq/queue/").content.decode()
+    link = re.search(r'<a href="[^"?]*\?([^"]*)">12,431</a>', queues)
+    assert link
+    query = dict(parse_qsl(unescape(link[1])))
+
+    asked = re.search(
+        r'hx-get="([^"]*)" hx-trigger="load"', operator.get(URL, query).content.decode()
+    )
+    assert asked
+    html = operator.get(unescape(asked[1])).content.decode()
+
+    assert "in the last hour 12,431 finished, 2 still kept" in html
+    # Of what is narrowed further nothing is known once it was removed.
+    query["q"] += " status:succeeded"
+    assert "still kept" not in operator.get(reverse("admin:cq_task_count"), query).content.decode()
+
+
+def test_no_failed_task_says_since_when(db: None, operator: Client) -> None:
+    url = f"{URL}?q=status:failed"
+    assert "No task matches." in operator.get(url).content.decode()
+
+    FailureGroup.objects.create(
+        fingerprint="aaaa", first_seen=timezone.now(), last_seen=timezone.now()
+    )
+
+    assert "Nothing failed since <time" in operator.get(url).content.decode()
 
 
 def test_an_empty_list_says_what_to_do(db: None, operator: Client) -> None:
