@@ -114,6 +114,12 @@ def _retrying(tasks: Tasks, fingerprints: Sequence[str]) -> Mapping[str, int]:
     return found
 
 
+def _said(group: FailureGroup) -> str:
+    """The message of the exception, without its name, which stands before it."""
+    name = group.exception.rpartition(".")[2]
+    return "" if group.message == name else group.message.removeprefix(f"{name}: ")
+
+
 def _hour(moment: datetime | None) -> datetime | None:
     if moment is None:
         return None
@@ -132,7 +138,7 @@ def _shown(
     return CauseShown(
         fingerprint=group.fingerprint,
         exception=hostile.one_line(group.exception, 255),
-        message=hostile.one_line(arguments.safe_text(group.message), 300),
+        message=hostile.one_line(arguments.safe_text(_said(group)), 300),
         frame=hostile.one_line(group.frame, 300),
         first_seen=group.first_seen,
         last_seen=group.last_seen,

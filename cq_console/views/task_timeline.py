@@ -16,6 +16,7 @@ from ..queries import timeline as queries
 from . import page as pages
 
 # A larger tree is drawn when its page is opened, not at every change.
+TICK_BEFORE = 80
 DRAWN_LIVE = 1_000
 
 
@@ -54,7 +55,13 @@ def part(request: HttpRequest, tasks: QuerySet[Task], scene: rows.Scene) -> live
         "picture": picture,
         "bars": _shown(tasks, picture) if picture else [],
         "ticks": [
-            {"place": tick.place, "said": durations.axis(tick.after)} for tick in picture.ticks
+            {
+                "place": tick.place,
+                "said": durations.axis(tick.after),
+                # What stands behind the last line would be cut off on a phone.
+                "is_before": tick.place > TICK_BEFORE,
+            }
+            for tick in picture.ticks
         ]
         if picture
         else [],

@@ -377,6 +377,12 @@ if (selection) {
   }
 }
 
+// Where one is stays in sight, in lists of pages and tabs that are wider than a phone.
+for (const here of document.querySelectorAll(".cq-strip [aria-current], .cq-tabs [aria-current]")) {
+  const line = here.closest("nav");
+  line.scrollLeft = here.getBoundingClientRect().right - line.getBoundingClientRect().right + 48;
+}
+
 document.querySelectorAll("[data-cq-copy]").forEach((button) => (button.hidden = false));
 document.documentElement.classList.add("cq-scripted");
 connect();

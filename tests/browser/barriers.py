@@ -26,6 +26,22 @@ SOME_SCREENS = SCREENS if os.environ.get("CQ_BROWSER_FULL") else (SCREENS[0], SC
 OF_THE_THEME = {"exclude": [["#header"], [".breadcrumbs"], ["#nav-sidebar"]]}
 # To look at style sheets axe would load them in a way that the pages' policy forbids.
 WITHOUT_PRELOAD = {"resultTypes": ["violations"], "preload": False}
+# In the strip of pages and among tabs, which scroll where they are too wide.
+CURRENT_OUT_OF_SIGHT = """
+[...document.querySelectorAll(":is(.cq-strip, .cq-tabs) [aria-current=page]")].some((here) => {
+  const line = here.closest("nav").getBoundingClientRect();
+  const box = here.getBoundingClientRect();
+  return box.left < line.left || box.right > line.right + 1;
+})
+"""
+# On a phone the verbs stand in a bar over the page, which may need two lines.
+BAR_HIDES_THE_END = """
+[...document.querySelectorAll(".cq-head > .cq-verbs")].some((bar) => {
+  const content = getComputedStyle(document.querySelector("#main > .content"));
+  const isOver = getComputedStyle(bar).position === "fixed";
+  return isOver && bar.offsetHeight > parseFloat(content.paddingBottom);
+})
+"""
 
 
 def barriers(page: Page) -> list[str]:
@@ -34,6 +50,10 @@ def barriers(page: Page) -> list[str]:
     found = [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in result]
     if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
         found.append("scrolls sideways")
+    if page.evaluate(CURRENT_OUT_OF_SIGHT):
+        found.append("the current page or tab is out of sight")
+    if page.evaluate(BAR_HIDES_THE_END):
+        found.append("the bar of verbs hides the end of the page")
     if (
         page.get_by_role("heading", level=1).count() == 0
         and not page.locator("dialog[open]").count()

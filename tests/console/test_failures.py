@@ -45,6 +45,20 @@ def test_causes_are_counted_and_the_worst_comes_first(make: Make, operator: Clie
     assert "after &lt;n&gt; s" in row(html, "bbbb")
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [("TooSlow: after <n> s", "after &lt;n&gt; s"), ("TooSlow", ""), ("TooSlowly", "TooSlowly")],
+)
+def test_the_name_of_an_exception_stands_once_before_its_message(
+    operator: Client, message: str, shown: str
+) -> None:
+    group("aaaa", exception="shop.errors.TooSlow", message=message)
+
+    said = row(operator.get(URL).content.decode(), "aaaa")
+
+    assert f"<b>shop.errors.TooSlow</b> {shown}<span" in said
+
+
 def test_a_cause_whose_tasks_are_healed_is_still_known(make: Make, operator: Client) -> None:
     group("aaaa", exception="KeyError")
     make(Status.SUCCESS, fingerprint="aaaa")
