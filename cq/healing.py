@@ -369,8 +369,8 @@ def _reopen_ancestors(task: Task, moves: Moves, within: Collection[UUID]) -> str
             break
         child = parent
     if above and above[0].status == Status.SUCCESS:
-        # Its parent has ended well without it and stays as it is.
-        tasks().filter(pk=task.pk).update(parent_claim=0)
+        # Its parent stays as it is.
+        workflow.leave_behind(task)
         return ""
     for parent in above:
         tasks().filter(pk=parent.pk).update(open_children=F("open_children") + 1)

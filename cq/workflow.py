@@ -111,8 +111,11 @@ def _chain(
         parent = None
         if before.parent_id is not None and not _is_counted_by(run, before.parent_id):
             parent = locked(tasks().filter(pk=before.parent_id)).only(*_PLACE_COLUMNS).first()
-        # A parent that has ended is not opened again by what is chained behind its child.
-        counts = before.parent_claim if parent is None or parent.status not in DONE else 0
+        blocked = _why_blocked_behind(before, condition)
+        # A parent that has ended is not opened again by what is chained behind its child. What is
+        # blocked runs only after a retry, for which that parent waits.
+        has_parent_ended = parent is not None and parent.status in DONE
+        counts = 0 if has_parent_ended and not blocked else before.parent_claim
         follower = enqueue.build(
             call,
             place=enqueue.Place(
@@ -125,12 +128,12 @@ def _chain(
             ),
             status=Status.PENDING,
         )
-        if before.is_blocked:
-            follower.cause, follower.reason = Cause.BLOCKED, before.reason
+        if blocked:
+            follower.cause, follower.reason = Cause.BLOCKED, blocked
         bulk.insert([follower])
         if not before.has_followers:
             tasks().filter(pk=before.pk).update(has_followers=True)
-        if before.parent_id is not None and not before.is_blocked and counts:
+        if before.parent_id is not None and not blocked and counts:
             if run is not None and _is_counted_by(run, before.parent_id):
                 run.count_child()
             elif parent is not None and parent.claim == counts:
@@ -141,6 +144,24 @@ def _chain(
             follower.refresh_from_db()
         moves.announce()
     return follower
+
+
+def _why_blocked_behind(before: Task, condition: Condition) -> str:
+    """The reason for which a new follower of *before* is blocked; empty when it is not."""
+    if before.is_blocked:
+        return before.reason
+    status = Status(before.status)
+    if status in DONE and verdict(status, before.cause, condition) is Verdict.BLOCKED:
+        return _blocked_by(status)
+    return ""
+
+
+def leave_behind(task: Task) -> None:
+    """Let the parent of *task*, which ended well without it, wait for it and its chain no more."""
+    chained = [task.pk, *(row.pk for row in _behind(task))]
+    for start in range(0, len(chained), bulk.BATCH):
+        some = chained[start : start + bulk.BATCH]
+        tasks().filter(pk__in=some).update(parent_claim=0)
 
 
 def settle(ended: Iterable[Ended], moves: Moves) -> None:
@@ -403,10 +424,15 @@ def _block(follower: Task, end: Ended) -> Counter[tuple[UUID, int]]:
     """Hold *follower* and what is behind it; returns their parents' closed children."""
     if follower.is_blocked:
         return Counter()
-    reason = f"blocked: its predecessor {_WORDS[end.status]}"
     held = [follower, *_behind(follower)]
-    tasks().filter(pk__in=[row.pk for row in held]).update(cause=Cause.BLOCKED, reason=reason)
+    tasks().filter(pk__in=[row.pk for row in held]).update(
+        cause=Cause.BLOCKED, reason=_blocked_by(end.status)
+    )
     return _opened_parents(held, was_open=True)
+
+
+def _blocked_by(status: Status) -> str:
+    return f"blocked: its predecessor {_WORDS[status]}"
 
 
 def _unblock_behind(follower: Task) -> list[Task]:

@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db.models.functions import Now
 
+import cq
 from cq import acts, operations, task
 from cq.context import Context
 from cq.models import Act, ActItem, Task
@@ -299,6 +300,55 @@ class TestIncomplete:
 
         assert RAN == ["a", "b", "c"]
         assert {row.status for row in Task.objects.tree(stored)} == {S}
+
+    @pytest.mark.parametrize("is_behind_blocked", [False, True])
+    def test_what_was_chained_to_a_failed_child_after_its_parent_ended_counts_when_it_heals(
+        self, is_behind_blocked: bool
+    ) -> None:
+        BROKEN.add("child")
+        stored = parent.delay("top", "child")
+        run_pending()
+        child = child_of(stored, "child")
+        last = child.chain(step, ("after",))
+        if is_behind_blocked:
+            last = last.chain(step, ("last",))
+        assert (status_of(stored), status_of(last), last.is_blocked) == (INCOMPLETE, P, True)
+
+        BROKEN.clear()
+        stored.retry()
+        run_pending(limit=1)
+        assert statuses_of(child, stored) == [S, W]
+        run_pending()
+
+        assert statuses_of(stored, last) == [S, S]
+        assert stored.open_children == 0
+
+    def test_a_parent_that_ended_well_waits_neither_for_a_child_that_comes_back_nor_behind_it(
+        self,
+    ) -> None:
+        @task
+        def child(cqt: Context) -> None:
+            if BROKEN:
+                raise cq.Discard("not today")
+
+        @task
+        def top(cqt: Context) -> None:
+            cqt.subtask(child).chain(step, ("after",)).chain(step, ("last",))
+
+        BROKEN.add("day")
+        stored = top.delay()
+        run_pending()
+        first, after, last = Task.objects.filter(parent=stored).order_by("id")
+        assert statuses_of(stored, first, after, last) == [S, E, P, P]
+
+        BROKEN.clear()
+        first.retry()
+        run_pending(limit=1)
+
+        assert statuses_of(stored, first, after, last) == [S, S, Q, P]
+        assert stored.open_children == 0
+        run_pending()
+        assert statuses_of(after, last) == [S, S]
 
     def test_a_child_that_was_cancelled_comes_back_with_a_retry_of_its_own(self) -> None:
         stored = parent.delay("top", "a", "b")

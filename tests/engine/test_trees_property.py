@@ -146,6 +146,14 @@ def shown(row: Task) -> str:
     return f"{str(row)[-8:]} {row.status} {row.cause}{behind}"
 
 
+def chain_to_what_has_ended(chance: random.Random) -> None:
+    """Chain something to a tenth of all tasks, which have ended in any way or are blocked."""
+    rows = list(Task.objects.order_by("id"))
+    for row in chance.sample(rows, k=len(rows) // 10):
+        spec = grow(chance, [1], most=0, depth=DEPTH) | {"does": "succeed"}
+        chain_to(row, chance.choice(["success", "always", "failure"]), spec)
+
+
 def check(*, is_over: bool) -> None:
     """What must hold of the rows after every step; *is_over*: nothing can move any more."""
     rows = {row.pk: row for row in Task.objects.all()}
@@ -236,6 +244,9 @@ def test_what_failed_heals_by_retrying_the_root(seed: int) -> None:
     spec = tree(chance, LIMIT // 2)
     spec["does"] = "succeed"
     root = function(spec).delay(spec)
+    run_pending()
+    check(is_over=True)
+    chain_to_what_has_ended(chance)
     run_pending()
     check(is_over=True)
     runs_of_successes = {
