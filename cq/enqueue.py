@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,8 +16,7 @@ from django.utils import timezone as clock
 
 from . import conf, hints, signature
 from .bulk import Draft, insert, new_task
-from .database import write_transaction
-from .exceptions import CQError, DuplicateSubmitError
+from .exceptions import CQError, InvalidOption
 from .models import Task
 from .registry import Call
 from .states import Condition, Status
@@ -55,12 +54,33 @@ def enqueue(
     """
     task = build(call, place=place, status=Status.QUEUED if submit else Status.PENDING)
     task.replaces_id = replacing
-    if place is TOP:
+    if place is TOP and not submit and _is_keyed_by_arguments(call):
+        task.coalesce_key = key_until_submit(task.pk)
+    elif place is TOP:
         task.coalesce_key = coalesce_key or call.coalesce_key()
-    if task.coalesce_key is not None:
-        return _insert_or_find(task)
+        if task.coalesce_key is not None:
+            return _insert_or_find(task)
     store([task])
     return task
+
+
+def _is_keyed_by_arguments(call: Call) -> bool:
+    """Does its coalesce key depend on arguments, of which submit() brings some?"""
+    wanted = call.options.coalesce
+    if wanted is False or isinstance(wanted, str):
+        return False
+    if "coalesce" in call.overridden:
+        raise InvalidOption(
+            f"{call.definition.name}: with submit=False, using() takes only a text or False as "
+            "coalesce: arguments come with submit(), and it is not known by then. Declare it by "
+            "@task."
+        )
+    return True
+
+
+def key_until_submit(task_id: UUID) -> str:
+    """Nobody else's key: says that the true one comes with the arguments."""
+    return f"submit {task_id.hex}"
 
 
 def enqueue_many(calls: Iterable[Call], *, replacing: Sequence[UUID] = ()) -> list[Task]:
@@ -143,35 +163,6 @@ def send_hints(queues: Iterable[str], roots: Iterable[UUID]) -> None:
     hints.nudge_overview()
 
 
-def submit(task: Task, first_args: Sequence[Any]) -> None:
-    """Queue a pending task, with *first_args* put before its own arguments.
-
-    Raises `DuplicateSubmitError` unless it is pending; does nothing when it was revoked.
-    """
-    from . import registry
-
-    definition = registry.get(task.func_name)
-    args = [*first_args, *task.args]
-    bound = definition.parameters.bind(args, task.kwargs)
-    signature.encode(args, "args")
-    with write_transaction():
-        changed = (
-            Task.objects.using(conf.get().database)
-            .filter(pk=task.pk, status=Status.PENDING, previous__isnull=True)
-            .update(
-                status=Status.QUEUED,
-                args=args,
-                named=signature.named(bound, conf.get().redact),
-                **due_now_or_later(task.expires),
-            )
-        )
-        task.refresh_from_db()
-        if changed:
-            announce([task])
-        elif task.status != Status.REVOKED:
-            raise DuplicateSubmitError(task.pk, Status(task.status).label)
-
-
 def due_now_or_later(expires: int | None) -> dict[str, Any]:
     """Column values for a pending task whose turn has come: now, or at its later time.
 
@@ -225,21 +216,31 @@ def _storable(value: Any) -> Any:
 
 
 def _insert_or_find(task: Task) -> Task:
+    def insert_it() -> None:
+        insert([task])
+        announce([task])
+
+    return unless_one_waits(task.func_name, task.coalesce_key, insert_it) or task
+
+
+def unless_one_waits(name: str, key: str | None, act: Callable[[], None]) -> Task | None:
+    """Carry out *act*, which stores a task under *key*; else the one that waits under it."""
     rows = Task.objects.using(conf.get().database)
     # Between the conflict and the look at it the other instance may start: then this one is free
     # to go in. A conflict that finds nobody twice is not about the key.
     for _attempt in range(10):
         try:
             with transaction.atomic(using=rows.db):
-                insert([task])
+                act()
         except IntegrityError:
-            there = rows.filter(coalesce_key=task.coalesce_key).first()
+            if key is None:
+                raise
+            there = rows.filter(coalesce_key=key).first()
             if there is not None:
                 return there
         else:
-            announce([task])
-            return task
+            return None
     raise CQError(
-        f"Task {task.func_name} could not be stored under its coalesce key: instances of it start "
+        f"Task {name} could not be stored under its coalesce key: instances of it start "
         "faster than one more can be queued. Try again."
     )

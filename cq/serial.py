@@ -14,13 +14,13 @@ from django.utils import timezone as clock
 
 from . import registry
 from .chaining import Chainable
-from .exceptions import DuplicateSubmitError
+from .exceptions import Discard, DuplicateSubmitError
 from .ids import uuid7
 from .loops import off_the_loop
 from .models import Task
 from .registry import Call
 from .signature import PREVIOUS
-from .states import DONE, Condition, Status, Verdict, verdict
+from .states import ACTIVE, DONE, ERROR, Cause, Condition, Status, Verdict, verdict
 
 logger = logging.getLogger("cq")
 
@@ -28,9 +28,11 @@ logger = logging.getLogger("cq")
 class SerialTask(Chainable["SerialTask"]):
     """What a stored `Task` shows, for a call that has run already."""
 
+    STATUS_PENDING = Status.PENDING
     STATUS_COMPLETE = STATUS_SUCCESS = Status.SUCCESS
     STATUS_FAILURE = Status.FAILURE
-    STATUS_DONE = DONE
+    STATUS_REVOKED = Status.REVOKED
+    STATUS_DONE, STATUS_ERROR, STATUS_ACTIVE = DONE, ERROR, ACTIVE
 
     def __init__(self, call: Call, previous: SerialTask | None = None) -> None:
         self.id: UUID = uuid7()
@@ -43,6 +45,9 @@ class SerialTask(Chainable["SerialTask"]):
         self.previous = previous
         self.result: Any = None
         self.error = ""
+        self.cause: Cause | str = ""
+        self.reason = ""
+        self.discarded: Discard | None = None
         self.attempts = 0
         self.submitted: datetime = clock.now()
         self.logs: list[str] = []
@@ -50,6 +55,10 @@ class SerialTask(Chainable["SerialTask"]):
     @property
     def pk(self) -> UUID:
         return self.id
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in DONE
 
     def wait(self, timeout: float | None = None) -> SerialTask:
         return self
@@ -59,12 +68,21 @@ class SerialTask(Chainable["SerialTask"]):
 
     def submit(self, *first_args: Any) -> None:
         """Run it now, with *first_args* put before its own; see `Task.submit`."""
+        if self.status == Status.REVOKED:
+            return
         if self.status != Status.PENDING or self.previous is not None:
             raise DuplicateSubmitError(self.id, self.status.label)
         call = replace(self._call, args=(*first_args, *self._call.args))
         registry.check_call(self.func_name, call.args, call.kwargs)
         self.args = list(call.args)
         execute(call, self)
+
+    def cancel(self) -> None:
+        """Revoke what has not run; see `Task.cancel`."""
+        if self.status == Status.PENDING:
+            self.status, self.cause, self.reason = Status.REVOKED, Cause.CANCELLED, "cancelled"
+
+    revoke = cancel
 
     def refresh_from_db(self) -> None:
         """Nothing to read: what runs here and now knows how it ended."""
@@ -163,11 +181,17 @@ class SerialContext(_Followed):
 
 def call_now(call: Call) -> Any:
     """Run *call* in this thread; return its result, or raise its exception."""
-    return execute(call, SerialTask(call)).result
+    task = execute(call, SerialTask(call))
+    if task.discarded is not None:
+        raise task.discarded
+    return task.result
 
 
 def execute(call: Call, task: SerialTask, root_id: UUID | None = None) -> SerialTask:
-    """Run *call* as *task*; its exception, and those of what it made, propagate."""
+    """Run *call* as *task*; its exception, and those of what it made, propagate.
+
+    `Discard` is no failure, to whoever made it neither: it ends *task* revoked.
+    """
     context = SerialContext(task, root_id or task.id)
     task.attempts = 1
     definition = call.definition
@@ -179,6 +203,11 @@ def execute(call: Call, task: SerialTask, root_id: UUID | None = None) -> Serial
     try:
         # An async task may make subtasks, and async code may call a task.
         result = off_the_loop(run)
+    except Discard as discard:
+        task.status, task.cause, task.discarded = Status.REVOKED, Cause.DISCARDED, discard
+        task.reason = f"discarded: {discard}" if str(discard) else "discarded"
+        context.run_followers(task)
+        return task
     except Exception as error:
         task.status, task.error = Status.FAILURE, f"{type(error).__name__}: {error}"
         context.run_followers(task)
@@ -206,9 +235,16 @@ def _follow(
     if previous.status not in DONE:
         task.status = Status.PENDING
         return task
-    if verdict(previous.status, "", condition) is Verdict.RUNS:
-        return execute(call, task)
-    task.status = Status.REVOKED if condition == Condition.FAILURE else Status.PENDING
+    match verdict(previous.status, previous.cause, condition):
+        case Verdict.RUNS:
+            return execute(call, task)
+        case Verdict.NOT_NEEDED:
+            task.status, task.cause, task.reason = Status.REVOKED, Cause.NOT_NEEDED, "not needed"
+        case Verdict.CANCELLED:
+            task.status, task.cause = Status.REVOKED, Cause.CANCELLED
+            task.reason = "its predecessor was cancelled"
+        case Verdict.BLOCKED:
+            task.cause = Cause.BLOCKED
     return task
 
 

@@ -350,7 +350,7 @@ class Task(HasPartialIndexes):
 
         Raises `DuplicateSubmitError` unless it is pending; does nothing when it was revoked.
         """
-        from ..enqueue import submit
+        from ..submitting import submit
 
         submit(self, first_args)
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cq
-from cq import conf, task
+from cq import Discard, conf, task
 from cq.context import Context
 from cq.exceptions import (
     DuplicateSubmitError,
@@ -30,7 +30,7 @@ from cq.exceptions import (
     TaskNotRegistered,
 )
 from cq.models import Task
-from cq.states import Status
+from cq.states import Cause, Status
 from cq.testing import run_pending
 from engine.looking import status_of
 
@@ -40,6 +40,10 @@ pytestmark = pytest.mark.django_db
 @task
 def send(cqt: Context, addr: str, subject: str = "hello") -> str:
     return f"{subject}, {addr}"
+
+
+@task(coalesce=lambda addr, subject: addr)
+def mail(cqt: Context, addr: str, subject: str) -> None: ...
 
 
 def nested(levels: int) -> Any:
@@ -353,6 +357,45 @@ class TestDelayArgs:
         stored.refresh_from_db()
         assert stored.args == ["a@b.example"]
 
+    def test_one_that_was_submitted_says_so_whatever_the_arguments(self) -> None:
+        stored = send.delay_args(("news",), submit=False)
+        stored.submit("a@b.example")
+        run_pending()
+
+        with pytest.raises(DuplicateSubmitError):
+            stored.submit("b@b.example", "one too many")
+
+    def test_a_coalesce_key_comes_with_the_arguments_that_submit_brings(self) -> None:
+        first = mail.delay_args(("news",), submit=False)
+        second = mail.delay_args(("news",), submit=False)
+        third = mail.delay_args(("news",), submit=False)
+        assert len({first.pk, second.pk, third.pk}) == 3
+
+        first.submit("a@b.example")
+        second.submit("b@b.example")
+        third.submit("a@b.example")
+
+        assert [one.status for one in (first, second, third)] == [
+            Status.QUEUED,
+            Status.QUEUED,
+            Status.REVOKED,
+        ]
+        assert (third.cause, third.reason) == (Cause.COALESCED, f"coalesced into {first.pk}")
+        assert mail.delay("a@b.example", "other").pk == first.pk
+        assert run_pending() == 2
+
+    def test_of_one_text_as_key_one_instance_waits_for_its_submit(self) -> None:
+        nightly = send.using(coalesce="nightly")
+
+        stored = nightly.delay_args(submit=False)
+
+        assert nightly.delay("a@b.example").pk == stored.pk
+
+    def test_a_key_of_arguments_that_are_to_come_is_for_the_declaration(self) -> None:
+        with pytest.raises(InvalidOption, match="Declare it by"):
+            send.using(coalesce=True).delay_args(submit=False)
+        assert mail.using(coalesce=False).delay_args(submit=False).coalesce_key is None
+
     def test_a_task_that_was_queued_by_delay_cannot_be_submitted(self) -> None:
         with pytest.raises(DuplicateSubmitError):
             send.delay("a@b.example").submit()
@@ -572,6 +615,42 @@ class TestSerial:
 
         with pytest.raises(LookupError):
             broken.delay()
+
+    def test_what_discards_itself_ends_revoked_and_harms_nobody(self) -> None:
+        @task
+        def discard(cqt: Context) -> None:
+            raise Discard("not worth it")
+
+        @task
+        def parent(cqt: Context) -> str:
+            cqt.subtask(discard)
+            return "done"
+
+        done = discard.delay()
+
+        assert (done.status, done.reason) == (Status.REVOKED, "discarded: not worth it")
+        assert done.is_finished
+        followers = [
+            done.chain(send, ("a@b.example",)),
+            done.chain(send, ("a@b.example",), force_chain=True),
+            done.errorback(send, ("a@b.example",)),
+        ]
+        assert [one.status for one in followers] == [
+            Status.PENDING,
+            Status.SUCCESS,
+            Status.REVOKED,
+        ]
+        assert parent.delay().result == parent() == "done"
+        with pytest.raises(Discard):
+            discard()
+
+    def test_what_was_revoked_before_its_submit_never_runs(self) -> None:
+        waiting = send.delay_args(submit=False)
+
+        waiting.revoke()
+        waiting.submit("a@b.example")
+
+        assert (waiting.status, waiting.result) == (Status.REVOKED, None)
 
     def test_followers_run_at_once_with_the_result(self) -> None:
         done = send.delay("a@b.example").chain(send, ("c@d.example",))
