@@ -15,6 +15,8 @@ FAULTS_BROKEN  safeties that are switched off, for a control that must fail: fen
                network; in a task process, and in its supervisor), ended (a task inherits the
 X is taken for kept)
 FAULTS_CLOCK   seconds by which this process's clock is wrong
+FAULTS_GRACE   seconds that a task which overran its timeout has to tidy up
+FAULTS_PAUSE   seconds that what killed a worker waits before it is tried again
 """
 
 from __future__ import annotations
@@ -67,6 +69,11 @@ def install() -> None:
     for safety in _names("FAULTS_BROKEN"):
         module, name, replacement = _SAFETIES[safety]
         patch.object(module, name, replacement).start()
+    if "FAULTS_GRACE" in os.environ:
+        patch.object(supervisor, "GRACE", float(os.environ["FAULTS_GRACE"])).start()
+    if "FAULTS_PAUSE" in os.environ:
+        pause = timedelta(seconds=float(os.environ["FAULTS_PAUSE"]))
+        patch.object(leases, "FIRST_PAUSE", pause).start()
     if "FAULTS_CLOCK" in os.environ:
         wrong, right = timedelta(seconds=float(os.environ["FAULTS_CLOCK"])), clock.now
         patch.object(clock, "now", lambda: right() + wrong).start()

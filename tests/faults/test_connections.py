@@ -142,7 +142,7 @@ def terminate_sessions(chance: random.Random, seconds: float) -> int:
 def test_sessions_ended_by_the_server_lose_nothing(
     fleet: Fleet, chance: random.Random, broken: str, holds: bool
 ) -> None:
-    number, seconds = (3_000, 20.0) if FULL else (300, 5.0)
+    number, seconds = (3_000, 20.0) if FULL else (200, 3.0)
     add.delay_many([(f"task {n}", 0.05) for n in range(number)])
     supervisor = fleet.start(FAULTS_BROKEN=broken)
     until(lambda: effects.seen().rows, 60, "the first effect")

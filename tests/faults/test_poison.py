@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -26,7 +27,9 @@ def test_a_poison_pill_alone_is_lost_and_its_neighbours_finish(fleet: Fleet) -> 
     others = [] if connection.vendor == "sqlite" else [end_session.delay()]
     add.delay_many([(f"task {n}", 0.02) for n in range(number // 2, number)])
 
-    supervisor = fleet.start(FAULTS_MAX_LOST="2")
+    # In the full form it waits as long as it does in life.
+    pause: dict[str, Any] = {} if FULL else {"FAULTS_PAUSE": "0.2"}
+    supervisor = fleet.start(FAULTS_MAX_LOST="2", **pause)
     took = until(lambda: not workers.open_tasks(), 180, "the end of all tasks")
 
     say(f"{number} neighbours, {workers.statuses()} in {took:.1f} s")
@@ -57,7 +60,8 @@ def test_a_neighbour_of_a_poison_pill_is_lost_only_by_a_rule_that_charges_all(
 
 
 def test_a_task_stuck_in_c_is_replaced_and_its_neighbours_run_again_once(fleet: Fleet) -> None:
-    fleet.start(threads=4)
+    grace: dict[str, Any] = {} if FULL else {"FAULTS_GRACE": "1"}
+    fleet.start(threads=4, **grace)
     until(lambda: workers.are_registered(1), 60, "the worker")
     add.delay_many([(f"task {n}", 1.5) for n in range(3)])
     until(lambda: Task.objects.filter(status="R").count() == 3, 60, "the start of the neighbours")

@@ -184,6 +184,7 @@ def test_control_a_message_sent_directly_fails_or_blocks_while_redis_is_away(
         async_to_sync(send)()
 
 
+@pytest.mark.full
 def test_control_without_polls_an_outage_leaves_tasks_behind(
     fleet: Fleet, server: RedisServer
 ) -> None:
