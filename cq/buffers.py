@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -223,15 +222,8 @@ def _store_or_halve(lines: Sequence[Line]) -> None:
 
 
 def _store_lines(lines: Sequence[Line]) -> None:
-    """Insert *lines*; of a task that set a limit only the last so many are kept."""
-    limits = {line.task_id: line.limit for line in lines if line.limit is not None}
-    kept: list[Line] = []
-    seen: Counter[object] = Counter()
-    for line in reversed(lines):
-        seen[line.task_id] += 1
-        limit = limits.get(line.task_id)
-        if limit is None or seen[line.task_id] <= limit:
-            kept.append(line)
+    """Insert *lines*; one with a limit leaves only so many of its task, up to itself."""
+    kept, older = _within_limits(lines)
     rows = [
         TaskLog(
             root_id=line.root_id,
@@ -242,19 +234,35 @@ def _store_lines(lines: Sequence[Line]) -> None:
             done=line.done,
             total=line.total,
         )
-        for line in reversed(kept)
+        for line in kept
     ]
     stored = TaskLog.objects.using(conf.get().database)
     with write_transaction():
+        for task_id, number in older.items():
+            own = stored.filter(task_id=task_id)
+            if number:
+                last = own.order_by("-id").values_list("id", flat=True)[number - 1 : number].first()
+                own = own.none() if last is None else own.filter(id__lt=last)
+            own.delete()
         stored.bulk_create(rows, batch_size=BATCH)
-        for task_id, limit in limits.items():
-            own = stored.filter(task_id=task_id).order_by("-id")
-            oldest = own.values_list("id", flat=True)[limit - 1 : limit].first() if limit else None
-            if limit == 0:
-                own.delete()
-            elif oldest is not None:
-                stored.filter(task_id=task_id, id__lt=oldest).delete()
     send_hints((), _follow_adoptions(rows))
+
+
+def _within_limits(lines: Sequence[Line]) -> tuple[list[Line], dict[UUID, int]]:
+    """Those of *lines* that stay, and how many older ones may stay of the tasks with a limit."""
+    if all(line.limit is None for line in lines):
+        return list(lines), {}
+    kept: dict[UUID, list[Line]] = {}
+    older: dict[UUID, int] = {}
+    for line in lines:
+        own = kept.setdefault(line.task_id, [])
+        own.append(line)
+        if line.limit is not None:
+            del own[: max(0, len(own) - line.limit)]
+            left = line.limit - len(own)
+            older[line.task_id] = min(left, older.get(line.task_id, left))
+    staying = {id(line) for own in kept.values() for line in own}
+    return [line for line in lines if id(line) in staying], older
 
 
 def _follow_adoptions(rows: Iterable[TaskLog]) -> set[UUID]:

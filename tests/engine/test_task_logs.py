@@ -183,6 +183,24 @@ class TestLimit:
 
         assert messages(stored) == ["line 3", "line 4"]
 
+    @pytest.mark.parametrize("is_flushed_between", [False, True])
+    def test_it_drops_nothing_that_comes_after_it(self, is_flushed_between: bool) -> None:
+        @task
+        def chatty(cqt: Context) -> None:
+            cqt.log("first")
+            for number in range(4):
+                cqt.log(f"step {number}", limit=2)
+                if is_flushed_between:
+                    cqt._run.sink._flush_lines()  # type: ignore[attr-defined]
+            cqt.log("disk is full", level=logging.WARNING)
+            cqt.progress(1, 2, "half")
+            cqt.log("done")
+
+        stored = chatty.delay()
+        run_pending()
+
+        assert messages(stored) == ["step 2", "step 3", "disk is full", "half", "done"]
+
     def test_lines_of_others_in_the_tree_are_left_alone(self) -> None:
         @task
         def chatty(cqt: Context) -> None:
