@@ -132,6 +132,7 @@ async def run_async(
     started(current)
     token = workflow.current_run.set(current)
     began = claimed.now()
+    own = asyncio.current_task()
     try:
         args, kwargs = await sync_to_async(_begin_on_loop)(claimed)
         async with asyncio.timeout_at(_on_loop(current.deadline)):
@@ -142,7 +143,7 @@ async def run_async(
             return _failure(definition, current, TaskCancelled(), began)
         if isinstance(error, TimeoutError) and _is_past(current.deadline):
             return _failure(definition, current, TaskTimeout(), began)
-        if not _belongs_to_task(error):
+        if not _belongs_to_task(error) or _is_closed_from_outside(error, own):
             raise
         return _failure(definition, current, error, began)
     finally:
@@ -438,7 +439,7 @@ def _hand_back(claimed: Claimed, began: datetime, *, is_atomic: bool) -> Outcome
 
 
 def _belongs_to_task(error: BaseException) -> bool:
-    """Is this the task's own end? Ctrl-C, and the end of the event loop, are not."""
+    """Is this the task's own end? Ctrl-C, and a cancel of its asyncio task, are not."""
     if isinstance(error, asyncio.CancelledError):
         try:
             current = asyncio.current_task()
@@ -448,4 +449,14 @@ def _belongs_to_task(error: BaseException) -> bool:
         return current is not None and not current.cancelling()
     if isinstance(error, KeyboardInterrupt):
         return threading.current_thread() is not threading.main_thread()
-    return not isinstance(error, GeneratorExit)
+    return True
+
+
+def _is_closed_from_outside(error: BaseException, own: asyncio.Task[Any] | None) -> bool:
+    """Was the coroutine of the asyncio task *own* thrown away, rather than that it raised?"""
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not own
+    except RuntimeError:
+        return True

@@ -334,16 +334,25 @@ class TestStrangeErrors:
         assert status_of(stored) == F
         assert len(stored.error) < 10_000
 
-    def test_an_exit_is_the_failure_of_the_task(self) -> None:
+    @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, BaseException])
+    def test_an_exit_is_the_failure_of_the_task(self, kind: type[BaseException]) -> None:
         @task
         def leaving(cqt: Context) -> None:
-            raise SystemExit(3)
+            raise kind(3)
 
-        stored = leaving.delay()
+        @task(atomic=False)
+        def leaving_loosely(cqt: Context) -> None:
+            raise kind(3)
+
+        @task
+        async def leaving_the_loop(cqt: Context) -> None:
+            raise kind(3)
+
+        stored = [one.delay() for one in (leaving, leaving_loosely, leaving_the_loop)]
         run_pending()
 
-        assert status_of(stored) == F
-        assert "SystemExit" in stored.error
+        assert [status_of(one) for one in stored] == [F, F, F]
+        assert all(kind.__name__ in one.error for one in stored)
 
     @pytest.mark.parametrize("result", [object(), float("nan"), "a\x00b", ["\udfff"], [10**5_000]])
     @pytest.mark.parametrize("is_atomic", [True, False])
