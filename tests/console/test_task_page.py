@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 from uuid import UUID
 
 import pytest
@@ -254,6 +255,23 @@ def test_large_integers_are_not_rounded(make: Make, operator: Client) -> None:
 
     assert "9007199254740993" in html
     assert "18446744073709551615" in html
+
+
+def test_the_python_call_leaves_out_what_is_masked(make: Make, operator: Client) -> None:
+    given = {"order": 7, "password": "hunter2", "deep": {"n": [1, None]}}
+    task = make(Status.SUCCESS, kwargs=given)
+
+    html = page_of(operator, task, "?tab=data")
+
+    call = re.search(r'id="cq-call">([^<]*)<', html)
+    assert call
+    assert unescape(call[1]) == "ship.delay(order=7, deep={'n': [1, None]})"
+
+
+def test_an_attempt_is_one_of_those_that_are_allowed(make: Make, operator: Client) -> None:
+    task = make(Status.RETRY, attempts=2, retries=3)
+
+    assert "<dt>Attempt</dt><dd>2 of 4</dd>" in page_of(operator, task)
 
 
 def test_times_are_read_in_the_zone_of_the_viewer(make: Make, operator: Client) -> None:
