@@ -48,16 +48,17 @@ class Fleet:
         patience: float = 1.0,
         scheduler: bool = False,
         prefix: Sequence[str] = (),
+        options: Sequence[str] = (),
         **environment: Any,
     ) -> subprocess.Popen[bytes]:
-        """Start a supervisor; *prefix* is what runs its command line."""
+        """Start a supervisor; *prefix* is what runs its command line, *options* end it."""
         command = [*prefix, sys.executable, str(MANAGE), "cq_runworker"]
         command += [] if scheduler else ["--no-scheduler"]
-        options = ["--threads", str(threads), "--processes", str(processes)]
-        options += ["--shutdown-timeout", str(patience)]
+        command += ["--threads", str(threads), "--processes", str(processes)]
+        command += ["--shutdown-timeout", str(patience), *options]
         with (self.folder / "workers.log").open("ab") as log:
             supervisor = subprocess.Popen(
-                [*command, *options],
+                command,
                 env={**self.environment, "FAULTS_FOLDER": str(self.folder), **environment},
                 stdout=log,
                 stderr=log,

@@ -12,7 +12,8 @@ FAULTS_BROKEN  safeties that are switched off, for a control that must fail: fen
                lease never runs out), withdrawal (what has not been started is kept at a stop),
                overrun (no process is replaced), interrupts (no exception is raised in a running
                task), silence and silence of beats (the kernel is not told to give up a dead
-               network; in a task process, and in its supervisor), ended (a task inherits the
+               network; in a task process, and in its supervisor), pools (the threads of a worker
+               share the project's pool), ended (a task inherits the
 X is taken for kept)
 FAULTS_CLOCK   seconds by which this process's clock is wrong
 FAULTS_GRACE   seconds that a task which overran its timeout has to tidy up
@@ -195,6 +196,7 @@ _SAFETIES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "overrun": (board.Running, "is_overdue", lambda _running, _grace: False),
     "interrupts": (interrupts, "_set_async_exc", lambda _thread_id, _kind: 1),
     "tick": (scheduler, "_fire_batch", _fire_what_was_read),
+    "pools": (supervisor, "leave_pools", lambda: False),
     "silence": (membership, "end_with_silence", lambda _connection, _seconds: None),
     "silence of beats": (supervisor, "end_with_silence", lambda _connection, _seconds: None),
 }

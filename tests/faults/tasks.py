@@ -113,6 +113,15 @@ def leak(_cqt: Any) -> None:
 
 
 @task
+def add_and_leak(_cqt: Any, name: str, megabytes: int) -> None:
+    """Have an effect, and keep so much memory for ever."""
+    effects.insert(name)
+    _leaked.append(os.urandom(megabytes * 1_048_576))
+    time.sleep(0.2)
+    effects.increment()
+
+
+@task
 def rest(_cqt: Any, seconds: float) -> None:
     time.sleep(seconds)
 

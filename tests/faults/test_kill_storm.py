@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -15,7 +16,7 @@ from cq.models import Task
 
 from . import effects
 from . import fleet as workers
-from .fleet import FULL, Fleet, say
+from .fleet import FULL, Fleet, say, until
 from .tasks import add, add_at_least_once
 
 TASKS = {"postgresql": (2_000, 10_000), "mysql": (300, 3_000), "sqlite": (300, 1_000)}
@@ -27,15 +28,18 @@ PROCESSES = {"postgresql": 4, "mysql": 2, "sqlite": 2}
 NOBODY_IS_LOST: dict[str, Any] = {"FAULTS_MAX_LOST": "1000"}
 
 
-def storm(fleet: Fleet, chance: random.Random, processes: int, kills: float) -> Counter[str]:
+def storm(
+    fleet: Fleet, chance: random.Random, processes: int, kills: float, **environment: Any
+) -> Counter[str]:
     """Kill somebody every half second until all is done; returns who was killed."""
+    environment = NOBODY_IS_LOST | environment
     for _number in range(processes):
-        fleet.start(**NOBODY_IS_LOST)
+        fleet.start(**environment)
     killed: Counter[str] = Counter()
     deadline = monotonic() + 3_600
     while workers.open_tasks():
         assert monotonic() < deadline
-        if killed.total() < kills and (victim := fleet.kill_one(chance, **NOBODY_IS_LOST)):
+        if killed.total() < kills and (victim := fleet.kill_one(chance, **environment)):
             killed[victim] += 1
         sleep(0.5)
     return killed
@@ -65,6 +69,50 @@ def test_every_task_has_its_effect_exactly_once_in_a_kill_storm(
     assert killed
     assert workers.statuses() == {"S": number}
     assert effects.seen() == effects.exactly_once(number)
+
+
+A_POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 1}}}
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no connections to keep")
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(
+            A_POOL,
+            marks=pytest.mark.skipif(
+                "connection.vendor != 'postgresql'", reason="pools are psycopg's"
+            ),
+        ),
+        pytest.param({"CONN_MAX_AGE": None}, marks=pytest.mark.full),
+        pytest.param({"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}, marks=pytest.mark.full),
+        pytest.param({"CONN_MAX_AGE": 1}, marks=pytest.mark.full),
+    ],
+    ids=lambda kept: "pool" if "OPTIONS" in kept else "kept {CONN_MAX_AGE} s".format(**kept),
+)
+def test_effects_are_there_once_however_the_project_keeps_its_connections(
+    fleet: Fleet, chance: random.Random, kept: dict[str, Any]
+) -> None:
+    number = 2_000 if FULL else 200
+    add.delay_many([(f"task {n}", chance.uniform(0, 0.03)) for n in range(number)])
+
+    killed = storm(fleet, chance, 2, math.inf if FULL else 2, FAULTS_CONNECTIONS=json.dumps(kept))
+
+    say(f"{number} tasks, {kept}, killed {dict(killed)}: {workers.statuses()}")
+    assert killed
+    assert workers.statuses() == {"S": number}
+    assert effects.seen() == effects.exactly_once(number)
+    assert "couldn't get a connection" not in fleet.log()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="pools are psycopg's")
+def test_control_threads_that_share_a_pool_wait_for_its_connections_in_vain(fleet: Fleet) -> None:
+    add.delay_many([(f"task {n}", 0.03) for n in range(100)])
+
+    fleet.start(FAULTS_CONNECTIONS=json.dumps(A_POOL), FAULTS_BROKEN="pools")
+
+    until(lambda: "couldn't get a connection" in fleet.log(), 60, "an exhausted pool")
 
 
 @pytest.mark.full
