@@ -95,7 +95,7 @@ def read_in_the_tree(page: Page, demo: Demo, task: str) -> None:
         pill.click()
     with page.expect_response(lambda response: "/_inspector/" in response.url):
         failed.click()
-    page.locator("#cq-inspector .cq-trace summary").click()
+    page.locator("#cq-inspector .cq-trace > summary").click()
     expect(page.locator("#cq-inspector .cq-frames")).to_be_visible()
     page.evaluate(
         "() => getSelection().selectAllChildren(document.querySelector('#cq-inspector .cq-error'))"

@@ -113,7 +113,7 @@ def inspector(page: Page) -> Locator:
 
 
 def line_of_the_traceback(page: Page) -> Locator:
-    return inspector(page).get_by_text("ast.parse")
+    return inspector(page).locator(".cq-frames").get_by_text("ast.parse")
 
 
 def mark(page: Page) -> None:
