@@ -122,6 +122,25 @@ def locked(rows: models.QuerySet[ModelT], *, skip_locked: bool = False) -> model
     )
 
 
+@contextmanager
+def pipelined() -> Iterator[None]:
+    """Send statements without waiting for the answers to those before, where that can be done.
+
+    What is refused raises when rows are fetched, or at the end.
+    """
+    current = connection()
+    if current.vendor != "postgresql":
+        yield
+        return
+    import psycopg
+
+    current.ensure_connection()
+    driver: Any = current.connection
+    can_wait = psycopg.Pipeline.is_supported()
+    with current.wrap_database_errors, driver.pipeline() if can_wait else nullcontext():
+        yield
+
+
 def is_true(column: str) -> str:
     """The condition that *column* is true, in the words of the partial indexes on it.
 

@@ -15,7 +15,8 @@ from django.db.models.functions import Greatest, Now
 from django.utils import timezone as clock
 
 from . import conf, hints, signature
-from .bulk import Draft, insert, new_task
+from .bulk import BATCH, Draft, insert, new_task
+from .database import connection, pipelined
 from .exceptions import CQError, InvalidOption
 from .models import Task
 from .registry import Call
@@ -96,10 +97,17 @@ def enqueue_many(calls: Iterable[Call], *, replacing: Sequence[UUID] = ()) -> li
                 enqueue(call, replacing=task_id)
                 for call, task_id in zip(calls, replaced, strict=True)
             ]
-        tasks = [build(call) for call in calls]
-        for task, task_id in zip(tasks, replaced, strict=True):
-            task.replaces_id = task_id
-        store(tasks)
+        tasks: list[Task] = []
+        # PostgreSQL stores one part while the next is built. SQLite's lock is held for no building.
+        step = BATCH if connection().vendor == "postgresql" else max(len(calls), 1)
+        with pipelined():
+            for start in range(0, len(calls), step):
+                part = [build(call) for call in calls[start : start + step]]
+                for task, task_id in zip(part, replaced[start : start + step], strict=True):
+                    task.replaces_id = task_id
+                insert(part)
+                tasks += part
+        announce(tasks)
     return tasks
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.models.functions import Now
 from django.utils import translation
 from django.utils.translation import gettext_lazy
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cq
-from cq import Discard, conf, task
+from cq import Discard, bulk, conf, task
 from cq.context import Context
 from cq.exceptions import (
     DuplicateSubmitError,
@@ -421,6 +421,21 @@ class TestDelayArgs:
 
 
 class TestDelayMany:
+    def test_what_the_database_refuses_amidst_many_leaves_none_and_the_block_whole(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ids = [uuid.uuid4() for _ in range(1_202)]
+        taken = iter([*ids, ids[700]])
+        with transaction.atomic():
+            kept = send.delay("kept@b.example", "n")
+            with monkeypatch.context() as patched, pytest.raises(IntegrityError):
+                patched.setattr(bulk, "uuid7", lambda: next(taken))
+                send.delay_many([(f"{number}@b.example", "n") for number in range(1_203)])
+            assert list(Task.objects.values_list("pk", flat=True)) == [kept.pk]
+
+        assert len(send.delay_many([("a@b.example", "n")] * 501)) == 501
+        assert Task.objects.count() == 502
+
     def test_delay_many_stores_the_calls_in_order(self) -> None:
         stored = send.delay_many((f"{number}@b.example", "n") for number in range(1203))
 
