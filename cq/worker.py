@@ -66,11 +66,12 @@ class WorkerLoop:
         self, options: WorkerOptions, *, board: Board | None = None, supervisor: str = ""
     ) -> None:
         self.options = options
+        self._is_scheduler = options.scheduler and conf.get().scheduler
         self._membership = Membership(
             queues=options.queues,
             threads=options.threads,
             is_embedded=options.embedded,
-            is_scheduler=options.scheduler,
+            is_scheduler=self._is_scheduler,
             board=board,
             supervisor=supervisor,
         )
@@ -135,7 +136,7 @@ class WorkerLoop:
             beside("housekeeping", chores.keep_house, self._stopping),
             beside("watch", self._runs.keep_watch, self._stopping),
         ]
-        if self.options.scheduler and conf.get().scheduler:
+        if self._is_scheduler:
             threads.append(
                 beside("scheduler", chores.keep_schedule, self._stopping, self._schedule)
             )

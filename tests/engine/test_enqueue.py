@@ -428,9 +428,10 @@ class TestDelayMany:
         taken = iter([*ids, ids[700]])
         with transaction.atomic():
             kept = send.delay("kept@b.example", "n")
-            with monkeypatch.context() as patched, pytest.raises(IntegrityError):
+            with monkeypatch.context() as patched:
                 patched.setattr(bulk, "uuid7", lambda: next(taken))
-                send.delay_many([(f"{number}@b.example", "n") for number in range(1_203)])
+                with pytest.raises(IntegrityError):
+                    send.delay_many([("a@b.example", "n")] * 1_203)
             assert list(Task.objects.values_list("pk", flat=True)) == [kept.pk]
 
         assert len(send.delay_many([("a@b.example", "n")] * 501)) == 501

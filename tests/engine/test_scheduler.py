@@ -781,6 +781,7 @@ class TestInAWorker:
         thread.join(10)
 
         assert ("cq-scheduler" in names) is (setting and option)
+        assert loop.row.is_scheduler is (setting and option)
         assert RepeatingRun.objects.exists() is (setting and option)
 
     def test_a_disabled_entry_does_not_fire(self, worker: WorkerLoop) -> None:
