@@ -153,11 +153,13 @@ def _run(own: asyncio.AbstractEventLoop) -> None:
     try:
         own.run_forever()
     finally:
-        running = asyncio.all_tasks(own)
-        for task in running:
-            task.cancel()
-        if running:
-            own.run_until_complete(asyncio.wait(running, timeout=0.5))
+        # Twice: what was called for in the last moment may start another one meanwhile.
+        for _turn in range(2):
+            running = asyncio.all_tasks(own)
+            for task in running:
+                task.cancel()
+            if running:
+                own.run_until_complete(asyncio.wait(running, timeout=0.5))
         own.close()
 
 

@@ -162,7 +162,7 @@ class Outbox:
         drain.add_done_callback(self._drains.discard)
 
     async def _drain(self) -> None:
-        patience = line.Patience()
+        patience, loop = line.Patience(), asyncio.get_running_loop()
         while True:
             with self._lock:
                 hint = self._take()
@@ -180,8 +180,17 @@ class Outbox:
             except (TypeError, ValueError, AssertionError):
                 line.logger.exception("dropped a hint that the channel layer refuses: %r", hint)
             except Exception as error:  # noqa: BLE001 - each layer fails in its own way
+                if not loop.is_running():
+                    # Its loop has ended, and the collector closes what is left of it, in whatever
+                    # thread: no lock may be waited for. The next hint finds another loop.
+                    self._draining = False
+                    return
                 self._put_back(hint)
                 await patience.wait(error)
+            except BaseException:
+                # Cancelled with its loop; the next hint finds another one.
+                self._draining = False
+                raise
 
     def _take(self) -> Hint | None:
         now = monotonic()

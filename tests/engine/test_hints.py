@@ -355,6 +355,38 @@ async def test_hints_for_a_loop_that_has_ended_are_dropped(in_memory: None) -> N
         assert await layer.receive("cq-tasks.mail") == {"type": "cq.wake", "queue": "mail"}
 
 
+@pytest.mark.parametrize("end", ["closed by the collector", "cancelled"])
+def test_a_loop_that_ends_while_it_sends_leaves_the_next_hint_free(
+    in_memory: None, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    layer: Any = get_channel_layer()
+
+    async def send(_group: str, _message: object) -> None:
+        try:
+            await asyncio.Future()
+        finally:
+            # As redis-py does when it gives up its connection.
+            asyncio.get_running_loop()
+
+    ended = asyncio.new_event_loop()
+    hints.use_loop(ended)
+    with monkeypatch.context() as patched:
+        patched.setattr(layer, "group_send", send)
+        hints.control({"verb": "quiet"})
+        ended.run_until_complete(asyncio.sleep(0.01))
+        (drain,) = asyncio.all_tasks(ended)
+        if end == "closed by the collector":
+            drain.get_coro().close()
+        drain.cancel()
+        ended.run_until_complete(asyncio.wait([drain]))
+    ended.close()
+
+    hints.use_loop(None)
+    hints.wake("mail")
+
+    until(lambda: "cq-tasks.mail" in layer.channels)
+
+
 def test_a_message_that_the_layer_refuses_is_logged_and_not_tried_again(
     in_memory: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
