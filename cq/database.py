@@ -122,22 +122,26 @@ def locked(rows: models.QuerySet[ModelT], *, skip_locked: bool = False) -> model
     )
 
 
+def can_pipeline() -> bool:
+    """Can statements be sent ahead of answers? Not while they are wrapped: by whom sees both."""
+    current = connection()
+    if current.vendor != "postgresql" or current.execute_wrappers:
+        return False
+    import psycopg
+
+    return psycopg.Pipeline.is_supported()
+
+
 @contextmanager
 def pipelined() -> Iterator[None]:
-    """Send statements without waiting for the answers to those before, where that can be done.
+    """Send statements to PostgreSQL without waiting for the answers to those before.
 
     What is refused raises when rows are fetched, or at the end.
     """
     current = connection()
-    if current.vendor != "postgresql":
-        yield
-        return
-    import psycopg
-
     current.ensure_connection()
     driver: Any = current.connection
-    can_wait = psycopg.Pipeline.is_supported()
-    with current.wrap_database_errors, driver.pipeline() if can_wait else nullcontext():
+    with current.wrap_database_errors, driver.pipeline():
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from asgiref.sync import sync_to_async
 
-from . import conf, enqueue, registry, serial
+from . import conf, enqueue, registry, serial, workflow
 from .exceptions import InvalidOption
 from .models import Task
 from .options import Options, override
@@ -66,7 +66,8 @@ class TaskFunction:
         calls = [self._call(args, None) for args in argument_tuples]
         if conf.get().serial:
             return [_run_serially(call) for call in calls]
-        return enqueue.enqueue_many(calls)
+        # A task's statements are watched, and broken off when it is cancelled: one at a time.
+        return enqueue.enqueue_many(calls, may_run_ahead=workflow.current_run.get() is None)
 
     async def adelay(self, *args: Any, **kwargs: Any) -> Task:
         """The async twin of `delay`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from django.utils import timezone as clock
 
 from . import conf, hints, signature
 from .bulk import BATCH, Draft, insert, new_task
-from .database import connection, pipelined
+from .database import can_pipeline, pipelined
 from .exceptions import CQError, InvalidOption
 from .models import Task
 from .registry import Call
@@ -84,10 +85,13 @@ def key_until_submit(task_id: UUID) -> str:
     return f"submit {task_id.hex}"
 
 
-def enqueue_many(calls: Iterable[Call], *, replacing: Sequence[UUID] = ()) -> list[Task]:
+def enqueue_many(
+    calls: Iterable[Call], *, replacing: Sequence[UUID] = (), may_run_ahead: bool = False
+) -> list[Task]:
     """Store *calls* in bulk, in one transaction; the tasks come back in the order of the calls.
 
-    *replacing* says which earlier task each of them stands for, if they do.
+    *replacing* says which earlier task each of them stands for, if they do. With *may_run_ahead*
+    they are built while earlier ones are stored, where that can be done.
     """
     calls = list(calls)
     replaced: Sequence[UUID | None] = replacing or [None] * len(calls)
@@ -98,9 +102,10 @@ def enqueue_many(calls: Iterable[Call], *, replacing: Sequence[UUID] = ()) -> li
                 for call, task_id in zip(calls, replaced, strict=True)
             ]
         tasks: list[Task] = []
-        # PostgreSQL stores one part while the next is built. SQLite's lock is held for no building.
-        step = BATCH if connection().vendor == "postgresql" else max(len(calls), 1)
-        with pipelined():
+        runs_ahead = may_run_ahead and can_pipeline()
+        # Elsewhere nothing is locked yet while they are built.
+        step = BATCH if runs_ahead else max(len(calls), 1)
+        with pipelined() if runs_ahead else nullcontext():
             for start in range(0, len(calls), step):
                 part = [build(call) for call in calls[start : start + step]]
                 for task, task_id in zip(part, replaced[start : start + step], strict=True):

@@ -120,7 +120,10 @@ def _coalesce(kept: Task, others: Sequence[Task], affected: Affected) -> None:
     if not others:
         affected.skipped[kept.pk] = "no other one is queued"
         return
-    ids = [task.pk for task in others]
+    # Who is coalesced lets nobody run who waits behind it.
+    followed = [task.pk for task in others if task.has_followers]
+    affected.skipped |= dict.fromkeys(followed, "another task waits behind it")
+    ids = [task.pk for task in others if not task.has_followers]
     for some in healing.batched(ids):
         workflow.revoke(some, Cause.COALESCED, f"coalesced into {kept.pk}")
     affected.done += ids

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import DataError, IntegrityError, connection, connections, models, transaction
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    connection,
+    connections,
+    models,
+    transaction,
+)
 
 from cq import bulk, claims, database, leases, recorder, runner, task, workflow
 from cq.buffers import RecordBuffer
@@ -607,6 +615,42 @@ class TestConflicts:
         assert (status_of(stored), stored.attempts) == (S, 1)
         assert [group.name for group in Group.objects.all()] == ["run 3"]
         assert not stored.attempt_set.exists()
+
+    @on_postgresql
+    def test_a_conflict_of_many_that_the_task_swallowed_runs_it_again_too(self) -> None:
+        """The server's own error: it must not come later than the statement that it refuses."""
+        tries = []
+
+        @task
+        def plain(cqt: Context, number: int) -> None: ...
+
+        @task
+        def spread(cqt: Context) -> None:
+            tries.append(1)
+            with contextlib.suppress(DatabaseError), transaction.atomic():
+                plain.delay_many([(number,) for number in range(10)])
+
+        spread.delay()
+        with connection.cursor() as cursor:
+            # A sequence is not rolled back: only the first row of all meets a deadlock.
+            cursor.execute(
+                """
+                CREATE SEQUENCE met;
+                CREATE FUNCTION meet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF nextval('met') = 1 THEN RAISE EXCEPTION 'met' USING ERRCODE = '40P01';
+                    END IF; RETURN NEW; END $$;
+                CREATE TRIGGER meeting BEFORE INSERT ON cq_task FOR EACH ROW
+                    EXECUTE FUNCTION meet()
+                """
+            )
+        try:
+            run_pending(limit=1)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("DROP FUNCTION meet CASCADE; DROP SEQUENCE met")
+
+        assert len(tries) == 2
+        assert Task.objects.filter(func_name=plain.name).count() == 10
 
     def test_a_conflict_that_the_task_swallowed_runs_it_again_too(self) -> None:
         runs: list[int] = []

@@ -451,6 +451,17 @@ class TestOperatorsCoalesce:
         assert affected.skipped[done.pk] == "it is succeeded"
         assert statuses_of(done, queued) == [S, Q]
 
+    def test_one_with_a_follower_is_left_alone(self) -> None:
+        kept, followed = step.delay("a"), step.delay("a")
+        follower = followed.chain(step, ("b",))
+
+        affected = operations.coalesce([kept, followed])
+
+        assert affected.done == []
+        assert affected.skipped == {followed.pk: "another task waits behind it"}
+        run_pending()
+        assert status_of(follower) == S
+
     def test_a_coalesced_child_does_not_harm_its_parent(self) -> None:
         @task
         def parent(cqt: Context) -> None:

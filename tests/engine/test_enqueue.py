@@ -384,6 +384,16 @@ class TestDelayArgs:
         assert mail.delay("a@b.example", "other").pk == first.pk
         assert run_pending() == 2
 
+    def test_a_follower_runs_though_another_instance_waits_at_the_submit(self) -> None:
+        other = mail.delay("a@b.example", "news")
+        stored = mail.delay_args(("news",), submit=False)
+        follower = stored.chain(send, ("c@d.example", "sent"))
+
+        stored.submit("a@b.example")
+
+        assert run_pending() == 3
+        assert [status_of(one) for one in (other, stored, follower)] == [Status.SUCCESS] * 3
+
     def test_of_one_text_as_key_one_instance_waits_for_its_submit(self) -> None:
         nightly = send.using(coalesce="nightly")
 
