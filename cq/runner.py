@@ -221,7 +221,9 @@ def _run_atomic(
         if not _belongs_to_task(error):
             raise
         if current.interrupt.sent is not None:
-            return _failure(definition, current, error, began)
+            # The break-off of its query may have met a statement of the engine's, after it.
+            told = current.interrupt.sent() if isinstance(error, DatabaseError) else error
+            return _failure(definition, current, told, began)
         if is_conflict(error) or watch.conflict is not None:
             raise RanAgain from error
         if fence.is_session_lost(error, database):

@@ -13,6 +13,7 @@ from django.db import (
     DatabaseError,
     DataError,
     IntegrityError,
+    OperationalError,
     connection,
     connections,
     models,
@@ -22,10 +23,10 @@ from django.db import (
 from cq import bulk, claims, database, leases, recorder, runner, task, workflow
 from cq.buffers import RecordBuffer
 from cq.context import Context, Run
-from cq.exceptions import LeaseLost
+from cq.exceptions import LeaseLost, TaskCancelled
 from cq.models import Task, Worker
 from cq.outcomes import Claimed, Outcome
-from cq.states import Status
+from cq.states import Cause, Status
 from cq.statistics import Tally
 from cq.testing import run_pending
 from engine.looking import status_of
@@ -672,6 +673,28 @@ class TestConflicts:
         assert len(runs) == 2
         assert status_of(stored) == S
 
+    def test_a_break_off_that_meets_the_record_is_the_cancel_that_it_was_for(
+        self, worker: Worker, buffer: RecordBuffer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @task
+        def write(cqt: Context) -> None:
+            Group.objects.create(name="a")
+
+        def broken_off(_outcome: Outcome) -> None:
+            raise OperationalError("canceling statement due to user request")
+
+        write.delay()
+        (claimed,) = claims.claim(worker, "default", 1)
+        monkeypatch.setattr(recorder, "record_within", broken_off)
+
+        outcome = runner.run(
+            claimed, buffer, lambda run: setattr(run.interrupt, "sent", TaskCancelled)
+        )
+
+        assert outcome is not None
+        assert (outcome.status, outcome.cause) == (Status.REVOKED, Cause.CANCELLED)
+        assert not Group.objects.exists()
+
     def test_whoever_loses_every_time_is_queued_again_uncharged(self) -> None:
         @task
         def write(cqt: Context) -> None:
@@ -751,8 +774,6 @@ class TestSessions:
 
 def a_conflict() -> Exception:
     """A deadlock as Django reports one on this database."""
-    from django.db import OperationalError
-
     if connection.vendor == "mysql":
         return OperationalError(1213, "Deadlock found when trying to get lock")
     if connection.vendor == "sqlite":
