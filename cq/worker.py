@@ -210,8 +210,10 @@ class WorkerLoop:
         """
         # Known before the look: what is recorded meanwhile was no stray.
         leases.hand_back_others(self.row, frozenset(self._leased))
-        # Once more later: a commit whose answer was lost may still have been on its way.
-        self._strays_due = monotonic() + conf.get().lease
+        # Once more later: a commit whose answer was lost may still have been on its way. Beyond
+        # that there is nothing to find unless something fails, and then it looks at once.
+        rounds = 2 if self._strays_due else 1
+        self._strays_due = monotonic() + rounds * conf.get().lease
 
     def _claim_from_candidates(self, wanted: Sequence[_Wanted]) -> bool:
         while self._candidates:
