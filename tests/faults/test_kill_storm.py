@@ -74,6 +74,7 @@ def test_every_task_has_its_effect_exactly_once_in_a_kill_storm(
 A_POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 1}}}
 
 
+@pytest.mark.full
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has no connections to keep")
 @pytest.mark.parametrize(
     "kept",
@@ -84,19 +85,19 @@ A_POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2, "timeout": 1}}}
                 "connection.vendor != 'postgresql'", reason="pools are psycopg's"
             ),
         ),
-        pytest.param({"CONN_MAX_AGE": None}, marks=pytest.mark.full),
-        pytest.param({"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}, marks=pytest.mark.full),
-        pytest.param({"CONN_MAX_AGE": 1}, marks=pytest.mark.full),
+        {"CONN_MAX_AGE": None},
+        {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True},
+        {"CONN_MAX_AGE": 1},
     ],
     ids=lambda kept: "pool" if "OPTIONS" in kept else "kept {CONN_MAX_AGE} s".format(**kept),
 )
 def test_effects_are_there_once_however_the_project_keeps_its_connections(
     fleet: Fleet, chance: random.Random, kept: dict[str, Any]
 ) -> None:
-    number = 2_000 if FULL else 200
+    number = 2_000
     add.delay_many([(f"task {n}", chance.uniform(0, 0.03)) for n in range(number)])
 
-    killed = storm(fleet, chance, 2, math.inf if FULL else 2, FAULTS_CONNECTIONS=json.dumps(kept))
+    killed = storm(fleet, chance, 2, math.inf, FAULTS_CONNECTIONS=json.dumps(kept))
 
     say(f"{number} tasks, {kept}, killed {dict(killed)}: {workers.statuses()}")
     assert killed
