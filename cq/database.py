@@ -123,7 +123,7 @@ def locked(rows: models.QuerySet[ModelT], *, skip_locked: bool = False) -> model
 
 
 def can_pipeline() -> bool:
-    """Can statements be sent ahead of answers? Not while they are wrapped: by whom sees both."""
+    """Can statements be sent ahead of answers? Not where a wrapper wants to see both at once."""
     current = connection()
     if current.vendor != "postgresql" or current.execute_wrappers:
         return False

@@ -31,7 +31,7 @@ def submit(task: Task, first_args: Sequence[Any]) -> None:
 def _submit(task: Task, args: list[Any]) -> None:
     """Queue a locked task, or end it where another instance waits under the key of its call.
 
-    One that others wait behind is always queued, without a key.
+    One that others wait behind is queued there too, without a key.
     """
     definition = registry.get(task.func_name)
     bound = definition.parameters.bind(args, task.kwargs)
@@ -51,9 +51,10 @@ def _submit(task: Task, args: list[Any]) -> None:
         task.refresh_from_db(fields=["queue", "ready", "root"])
         enqueue.announce([task])
 
-    if task.has_followers:
+    there = enqueue.unless_one_waits(task.func_name, values.get("coalesce_key"), store_queued)
+    if there is not None and task.has_followers:
         # They wait for this one, and a coalesced one never lets them run.
         values["coalesce_key"] = None
-    there = enqueue.unless_one_waits(task.func_name, values.get("coalesce_key"), store_queued)
-    if there is not None:
+        store_queued()
+    elif there is not None:
         workflow.revoke([task.pk], Cause.COALESCED, f"coalesced into {there.pk}")

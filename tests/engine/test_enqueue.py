@@ -401,6 +401,16 @@ class TestDelayArgs:
 
         assert nightly.delay("a@b.example").pk == stored.pk
 
+    def test_one_with_a_follower_has_the_key_if_it_is_free(self) -> None:
+        by_text = send.using(coalesce="nightly").delay_args(("news",), submit=False)
+        by_arguments = mail.delay_args(("news",), submit=False)
+        for one in (by_text, by_arguments):
+            one.chain(send, ("c@d.example", "sent"))
+            one.submit("a@b.example")
+
+        assert send.using(coalesce="nightly").delay("a@b.example", "more").pk == by_text.pk
+        assert mail.delay("a@b.example", "more").pk == by_arguments.pk
+
     def test_a_key_of_arguments_that_are_to_come_is_for_the_declaration(self) -> None:
         with pytest.raises(InvalidOption, match="Declare it by"):
             send.using(coalesce=True).delay_args(submit=False)
