@@ -13,7 +13,15 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from . import conf
-from .database import NOW, connection, is_true, locked, read_by, write_transaction
+from .database import (
+    NOW,
+    connection,
+    is_true,
+    locked,
+    read_by,
+    rows_in_index_order,
+    write_transaction,
+)
 from .models import Task, Worker
 from .outcomes import Claimed
 from .states import Cause, Status
@@ -79,54 +87,57 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
     """One statement and one round trip, however many tasks; PostgreSQL alone can."""
     condition, parameters = _condition(wanted)
     table = connection().ops.quote_name(Task._meta.db_table)
-    with connection().cursor() as cursor:
-        cursor.execute(
-            f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
-            f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
-            f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"
-            f" ORDER BY priority DESC, run_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),"
-            f" leased AS (UPDATE {table} AS t SET {_LEASE}STATEMENT_TIMESTAMP() FROM due"
-            f" WHERE t.id = due.id AND NOT due.has_expired"
-            f" RETURNING {', '.join(f't.{name}' for name in _RETURNED)},"
-            f" EXTRACT(EPOCH FROM t.run_at)::float8 AS run_at)"
-            f" SELECT id, due.has_expired, due.priority,"
-            f" EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::float8, leased.*"
-            f" FROM due LEFT JOIN leased USING (id)",
-            [*parameters, wanted.limit, worker.pk],
-        )
-        found = cursor.fetchall()
+    found = rows_in_index_order(
+        f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
+        f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
+        f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"
+        f" ORDER BY priority DESC, run_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),"
+        f" leased AS (UPDATE {table} AS t SET {_LEASE}STATEMENT_TIMESTAMP() FROM due"
+        f" WHERE t.id = due.id AND NOT due.has_expired"
+        f" RETURNING due.priority, EXTRACT(EPOCH FROM t.run_at)::float8,"
+        f" EXTRACT(EPOCH FROM t.started)::float8,"
+        f" {', '.join(f't.{name}' for name in _RETURNED)})"
+        # Not joined with what is due: the planner, who takes both for few, would compare each
+        # row with each.
+        f" SELECT * FROM leased UNION ALL SELECT NULL, NULL, NULL, id{_NOTHING_ELSE}"
+        f" FROM due WHERE has_expired",
+        [*parameters, wanted.limit, worker.pk],
+    )
     leased = monotonic()
-    expired = [row[0] for row in found if row[1]]
+    expired = [row[3] for row in found if row[0] is None]
     if expired:
         with write_transaction(durable=True):
             _expire(expired)
-    # A join keeps no order. Numbers, not times: a time is parsed ten times as slowly.
-    due = sorted((-row[2], row[-1], row[0], row) for row in found if not row[1])
+    # An UPDATE keeps no order. Numbers, not times: a time is parsed ten times as slowly.
+    due = sorted((-row[0], row[1], row[3], row) for row in found if row[0] is not None)
     return [
         Claimed(
             id=task_id,
-            func_name=row[5],
-            args=json.loads(row[6]),
-            kwargs=json.loads(row[7]),
+            func_name=row[4],
+            args=json.loads(row[5]),
+            kwargs=json.loads(row[6]),
             queue=wanted.queue,
-            attempt=row[8],
-            attempts_before=row[9],
-            claim=row[10],
+            attempt=row[7],
+            attempts_before=row[8],
+            claim=row[9],
             worker_id=worker.pk,
             worker_name=worker.name,
-            parent_id=row[11],
-            previous_id=row[12],
-            root_id=row[13],
-            depth=row[14],
-            retries=row[15],
-            timeout=row[16],
-            suspect=row[17],
+            parent_id=row[10],
+            previous_id=row[11],
+            root_id=row[12],
+            depth=row[13],
+            retries=row[14],
+            timeout=row[15],
+            suspect=row[16],
             run_at=datetime.fromtimestamp(run_at, UTC),
-            leased_at=datetime.fromtimestamp(row[3], UTC),
+            leased_at=datetime.fromtimestamp(row[2], UTC),
             leased_monotonic=leased,
         )
         for _priority, run_at, task_id, row in due
     ]
+
+
+_NOTHING_ELSE = ", NULL" * (len(_RETURNED) - 1)
 
 
 def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 # What can be explained without being carried out.
-_EXPLAINED = ("SELECT", "WITH", "UPDATE", "DELETE")
+_EXPLAINED = re.compile(r"(SET LOCAL [^;]+; )?((?:SELECT|WITH|UPDATE|DELETE)\b.*)", re.DOTALL)
 SMALL = "cq_act|cq_queue|cq_heldfunction|cq_repeatingtask|cq_worker|found|given|json_each"
 LARGE = ("cq_task", "cq_tasklog", "cq_attempt", "cq_actitem")
 
@@ -53,7 +53,7 @@ def plans_of(act: Callable[[], Any]) -> list[Plan]:
     found = [
         Plan(sql, _plan(sql))
         for sql in (query["sql"] for query in captured.captured_queries)
-        if sql.startswith(_EXPLAINED) and any(f'"{table}"' in sql for table in LARGE)
+        if _EXPLAINED.match(sql) and any(f'"{table}"' in sql for table in LARGE)
     ]
     assert found
     return found
@@ -94,10 +94,15 @@ def analyze() -> None:
 
 
 def _plan(sql: str) -> str:
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             cursor.execute("EXPLAIN QUERY PLAN " + sql)
             return "\n".join(row[3] for row in cursor.fetchall())
-        cursor.execute("EXPLAIN (FORMAT JSON) " + sql)
+        found = _EXPLAINED.match(sql)
+        assert found
+        setting, statement = found.groups()
+        if setting:
+            cursor.execute(setting)
+        cursor.execute("EXPLAIN (FORMAT JSON) " + statement)
         (plan,) = cursor.fetchone()
         return plan if isinstance(plan, str) else json.dumps(plan)

@@ -6,9 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from cq import claims, leases, maintenance, removal, surveys, task, workflow
+from cq import (
+    claims,
+    database,
+    leases,
+    maintenance,
+    removal,
+    successes,
+    surveys,
+    task,
+    workflow,
+)
 from cq.context import Context
 from cq.ids import uuid7
 from cq.mending import Mender
@@ -175,3 +185,61 @@ def test_a_child_is_counted_off_without_reading_its_siblings(parent: Task, worke
     parent.refresh_from_db()
     assert parent.open_children == 1
     assert claimed.parent_id == parent.pk
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="statistics of PostgreSQL")
+class TestABacklogThatStatisticsDoNotKnow:
+    """The table was counted while it was empty; then tens of thousands came at once."""
+
+    @pytest.fixture(autouse=True)
+    def backlog(self, worker: Worker) -> None:
+        start_afresh()
+        analyze()
+        # So many that it looks cheaper to sort them than to follow the index.
+        fill(30_000, status="'Q'", ready="true")
+
+    def claims_in_its_order(self, worker: Worker) -> bool:
+        (plan,) = plans_of(lambda: claims.claim(worker, "default", 10))
+        assert "cq_task_for_claim" in plan.text
+        # A join filter compares each of the rows that were leased with each that was due.
+        return not any(word in plan.text for word in ("Sort", "Bitmap", "Join Filter"))
+
+    def test_a_claim_reads_no_more_than_it_takes(self, worker: Worker) -> None:
+        assert self.claims_in_its_order(worker)
+
+    def test_the_control_without_the_setting_it_reads_all(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database, "_IN_INDEX_ORDER", "SET LOCAL enable_sort = on; ")
+
+        assert not self.claims_in_its_order(worker)
+
+    def test_the_setting_ends_with_the_claim(self, worker: Worker) -> None:
+        with connection.cursor() as cursor:
+            assert claims.claim(worker, "default", 10)
+            cursor.execute("SHOW enable_sort")
+            assert cursor.fetchone() == ("on",)
+
+    def test_a_claim_within_a_transaction_leaves_it_its_sorts(self, worker: Worker) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert claims.claim(worker, "default", 10)
+            cursor.execute("SHOW enable_sort")
+            assert cursor.fetchone() == ("on",)
+
+    def records_by_key(self, worker: Worker, number: int) -> bool:
+        claimed = claims.claim(worker, "default", 500)
+        now = claimed[0].now()
+        outcomes = [Outcome(one, Status.SUCCESS, now, now) for one in claimed[:number]]
+        plans = plans_of(lambda: record(outcomes))
+        return not any("cq_task_for_rescue" in plan.text for plan in plans)
+
+    def test_a_record_does_not_read_all_that_runs(self, worker: Worker) -> None:
+        assert self.records_by_key(worker, 50)
+
+    def test_the_control_worded_plainly_it_reads_all_that_runs(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(successes, "_BY_ID_ALONE", successes._UNDISTURBED)
+
+        assert not self.records_by_key(worker, 50)
