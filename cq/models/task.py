@@ -110,15 +110,17 @@ class Task(HasPartialIndexes):
     root = models.ForeignKey(
         "self", models.CASCADE, related_name="family", db_constraint=False, db_index=False
     )
-    depth = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # No count is declared positive: PostgreSQL would read each such constraint anew in every
+    # statement that writes a task, and there would be ten.
+    depth = models.SmallIntegerField(default=0, db_default=0)
     condition = models.CharField(
         max_length=7, choices=Condition, blank=True, default="", db_default=""
     )
     # False: nothing was ever chained behind it, and whoever ends it need not look.
     has_followers = models.BooleanField(default=False, db_default=False, editable=False)
     # The parent's claim that it was made in: an attempt counts its own children only.
-    parent_claim = models.PositiveIntegerField(default=0, db_default=0)
-    open_children = models.PositiveIntegerField(default=0, db_default=0)
+    parent_claim = models.IntegerField(default=0, db_default=0)
+    open_children = models.IntegerField(default=0, db_default=0)
     # Its own function has returned; what remains is its children.
     returned = models.BooleanField(default=False, db_default=False)
     # The status that a waiting task takes once its last child has ended.
@@ -144,10 +146,10 @@ class Task(HasPartialIndexes):
     )
 
     # Options of this call; NULL means: as the function declares.
-    retries = models.PositiveIntegerField(null=True, blank=True)
+    retries = models.IntegerField(null=True, blank=True)
     timeout = models.FloatField(_("timeout (s)"), null=True, blank=True)
-    result_ttl = models.PositiveIntegerField(_("result TTL (s)"), null=True, blank=True)
-    expires = models.PositiveIntegerField(_("expires (s)"), null=True, blank=True)
+    result_ttl = models.IntegerField(_("result TTL (s)"), null=True, blank=True)
+    expires = models.IntegerField(_("expires (s)"), null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     # Set from the insert to the first claim: at most one instance per key was never started.
     coalesce_key = models.CharField(  # noqa: DJ001 - of empty keys there could be one only
@@ -169,12 +171,12 @@ class Task(HasPartialIndexes):
         db_index=False,
     )
     # The fence: it grows with every claim, and a record must name the claim that it belongs to.
-    claim = models.PositiveIntegerField(default=0, db_default=0)
-    attempts = models.PositiveIntegerField(default=0, db_default=0)
+    claim = models.IntegerField(default=0, db_default=0)
+    attempts = models.IntegerField(default=0, db_default=0)
     # Attempts made before the last retry by an operator: a fresh budget counts from here.
-    attempts_before = models.PositiveIntegerField(default=0, db_default=0)
+    attempts_before = models.IntegerField(default=0, db_default=0)
     # Workers that died while this task alone was running on them.
-    deaths = models.PositiveSmallIntegerField(default=0, db_default=0)
+    deaths = models.SmallIntegerField(default=0, db_default=0)
     suspect = models.BooleanField(default=False, db_default=False)
 
     cancel_requested = models.DateTimeField(null=True, blank=True)
