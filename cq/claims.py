@@ -42,6 +42,7 @@ _RETURNED = (
     "retries",
     "timeout",
     "suspect",
+    "has_followers",
 )
 # What it sets; the time of the start follows.
 _LEASE = (
@@ -129,6 +130,7 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
             retries=row[14],
             timeout=row[15],
             suspect=row[16],
+            has_followers=row[17],
             run_at=datetime.fromtimestamp(run_at, UTC),
             leased_at=datetime.fromtimestamp(row[2], UTC),
             leased_monotonic=leased,
@@ -202,6 +204,7 @@ def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed
             retries=row[13],
             timeout=row[14],
             suspect=bool(row[15]),
+            has_followers=bool(row[16]),
             run_at=datetime.fromisoformat(row[1]).replace(tzinfo=UTC),
             leased_at=leased_at,
             leased_monotonic=leased,
@@ -251,7 +254,8 @@ def _lease_in_steps(worker: Worker, wanted: _Wanted) -> list[Claimed]:
             retries=row[11],
             timeout=row[12],
             suspect=row[13],
-            run_at=row[14],
+            has_followers=row[14],
+            run_at=row[15],
             leased_at=now,
             leased_monotonic=leased,
         )
@@ -277,7 +281,7 @@ def _lease(worker: Worker, task_ids: Sequence[UUID]) -> None:
 
 
 def _has_expired(row: Sequence[object], now: datetime) -> bool:
-    expires_at, started = row[15], row[16]
+    expires_at, started = row[16], row[17]
     return isinstance(expires_at, datetime) and started is None and expires_at <= now
 
 

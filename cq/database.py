@@ -391,9 +391,9 @@ class Watch:
         return driver is not None and bool(driver.total_changes != self._changes)
 
 
-# A PostgreSQL session to which no statement was sent since its transaction was declared, and one
-# of which the server refuses everything but a rollback.
-IDLE, IN_ERROR = 0, 3
+# A PostgreSQL session to which no statement was sent since its transaction was declared, one that
+# is within it, and one of which the server refuses everything but a rollback.
+IDLE, IN_TRANSACTION, IN_ERROR = 0, 2, 3
 
 
 class _Kept(threading.local):

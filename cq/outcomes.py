@@ -28,6 +28,7 @@ class Claimed:
     parent_id: UUID | None
     previous_id: UUID | None
     root_id: UUID
+    has_followers: bool
     depth: int
     retries: int | None
     timeout: float | None

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models.functions import Now
 
-from . import bulk, conf, problems, signals, successes, workflow
+from . import bulk, committing, conf, problems, signals, successes, workflow
 from .database import locked, write_transaction
 from .exceptions import InvalidAdoption, LeaseLost, TaskCancelled
 from .models import Attempt, Task
@@ -68,16 +68,18 @@ _FENCE_COLUMNS = (
 )
 
 
-def record_within(outcome: Outcome) -> None:
-    """Write *outcome* in the transaction that holds the task's own effects.
+def record_within(outcome: Outcome) -> bool:
+    """Write *outcome* in the transaction that holds the task's own effects; is that committed too?
 
     Raises `LeaseLost` when somebody else owns the task now, and `TaskCancelled` when it was
     cancelled before this fence; either way everything must be rolled back.
     """
+    if _commit_within(outcome):
+        return True
     plain = _write_plain([outcome], skip_locked=False)
     if plain:
         _settle(plain)
-        return
+        return False
     rows = _fence([outcome], skip_locked=False)
     row = rows.get(outcome.claimed.id)
     if row is None or not _owns(row, outcome.claimed):
@@ -85,6 +87,7 @@ def record_within(outcome: Outcome) -> None:
     if row.is_cancelling:
         raise TaskCancelled
     _settle([], [(outcome, row)])
+    return False
 
 
 def record(outcomes: Sequence[Outcome], *, skip_locked: bool = True) -> Recorded:
@@ -136,18 +139,32 @@ def _write_plain(
     plain = {outcome.claimed.id: outcome for outcome in outcomes if outcome.is_plain_success}
     if not plain:
         return []
-    rows = [
-        successes.Success(
-            task_id,
-            outcome.claimed.worker_id,
-            outcome.claimed.claim,
-            outcome.started,
-            outcome.finished,
-            outcome.result,
-        )
-        for task_id, outcome in plain.items()
-    ]
+    rows = [_as_success(outcome) for outcome in plain.values()]
     return [(plain[row.id], row) for row in successes.write(rows, skip_locked=skip_locked)]
+
+
+def _commit_within(outcome: Outcome) -> bool:
+    """Commit it with the task's effects at once, where nobody else has a say in that."""
+    claimed = outcome.claimed
+    waits_for_nobody = claimed.parent_id is None and not claimed.has_followers
+    if not (waits_for_nobody and outcome.is_plain_success and committing.can_commit()):
+        return False
+    if not committing.write_and_commit(_as_success(outcome), claimed.root_id):
+        return False
+    _announce(Moves(), [(outcome, claimed.root_id)])
+    return True
+
+
+def _as_success(outcome: Outcome) -> successes.Success:
+    claimed = outcome.claimed
+    return successes.Success(
+        claimed.id,
+        claimed.worker_id,
+        claimed.claim,
+        outcome.started,
+        outcome.finished,
+        outcome.result,
+    )
 
 
 def _fence(outcomes: Sequence[Outcome], *, skip_locked: bool) -> dict[UUID, _Row]:
@@ -225,8 +242,13 @@ def _settle(
         if end is not None:
             ended.append(end)
         finished.append((outcome, row.root_id))
-    moves.roots.update(root_id for _outcome, root_id in finished)
     workflow.settle(ended, moves)
+    _announce(moves, finished)
+
+
+def _announce(moves: Moves, finished: Sequence[tuple[Outcome, UUID]]) -> None:
+    """On commit, tell of what has moved and of what is *finished*, each with its root."""
+    moves.roots.update(root_id for _outcome, root_id in finished)
     moves.announce()
     if signals.task_finished.has_listeners() or signals.task_failed.has_listeners():
         transaction.on_commit(partial(_signal, finished), using=conf.get().database, robust=True)

@@ -289,8 +289,10 @@ def _run_inside(
         outcome = _success(current, value, began)
         _check_transaction(database, watch)
     if watch.was_used() or not outcome.is_plain_success:
-        recorder.record_within(outcome)
-        fence.outcome, fence.is_recorded = outcome, True
+        # Known before: the answer to a COMMIT in there may be lost as well.
+        fence.outcome = outcome
+        fence.is_committed = recorder.record_within(outcome)
+        fence.is_recorded = True
     registered: list[Any] = database.run_on_commit
     if len(registered) > 1:
         # What the task registered must not undo, by raising, what has been committed.

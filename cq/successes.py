@@ -76,12 +76,12 @@ def _write_in_steps(
             if (ids[row[0]].claim, ids[row[0]].worker_id) == row[1:3]
         ]
         cursor.executemany(
-            f"UPDATE {table} SET {_DONE}, started = %s, finished = %s, result = %s WHERE id = %s",
+            f"UPDATE {table} SET {DONE}, started = %s, finished = %s, result = %s WHERE id = %s",
             [
                 (
                     current.ops.adapt_datetimefield_value(ids[row[0]].started),
                     current.ops.adapt_datetimefield_value(ids[row[0]].finished),
-                    _result(ids[row[0]]),
+                    result_text(ids[row[0]]),
                     row[0],
                 )
                 for row in found
@@ -105,7 +105,7 @@ def _write_under_the_write_lock(
                 row.claim,
                 current.ops.adapt_datetimefield_value(row.started),
                 current.ops.adapt_datetimefield_value(row.finished),
-                _result(row),
+                result_text(row),
             )
             for row in rows
         ]
@@ -114,7 +114,7 @@ def _write_under_the_write_lock(
     with current.cursor() as cursor:
         cursor.execute(
             # json_each has columns of its own, an id among them.
-            f"UPDATE {table} AS t SET {_DONE}, started = {value[3]}, finished = {value[4]},"
+            f"UPDATE {table} AS t SET {DONE}, started = {value[3]}, finished = {value[4]},"
             f" result = {value[5]} FROM (SELECT value FROM json_each(%s)) AS given"
             # A plus keeps a column out of the planner's indexes: the id alone shall find the row,
             # or each running task is compared with each value given.
@@ -129,19 +129,16 @@ def _write_under_the_write_lock(
 
 
 def _write_one(row: Success, current: BaseDatabaseWrapper, table: str) -> list[Written]:
-    # Every atomic task pays for this one. Planned by itself it takes a sixth of the time of the
-    # bulk form. Prepared it takes less again, where the project lets psycopg do so by its
-    # OPTIONS["prepare_threshold"]: Django does not, for poolers that lose what was prepared.
+    # Planned by itself it takes a sixth of the time of the bulk form.
     import psycopg
 
     driver: Any = current.connection
     with current.wrap_database_errors, psycopg.Cursor(driver) as cursor:
         cursor.execute(
-            f"UPDATE {table} SET {_DONE}, started = %s, finished = %s, result = %s::jsonb"
-            f" WHERE id = %s AND worker_id = %s::int8 AND claim = %s::int4 AND {_BY_ID_ALONE}"
+            f"UPDATE {table} SET {DONE}, started = %s, finished = %s, result = %s::jsonb"
+            f" WHERE id = %s AND worker_id = %s::int8 AND claim = %s::int4 AND {BY_ID_ALONE}"
             f" RETURNING {', '.join(Written._fields)}",
-            [row.started, row.finished, _result(row), row.id, row.worker_id, row.claim],
-            prepare=True,
+            [row.started, row.finished, result_text(row), row.id, row.worker_id, row.claim],
         )
         return [Written._make(written) for written in cursor.fetchall()]
 
@@ -159,7 +156,7 @@ def _write_at_once(
                 "claim": row.claim,
                 "started": row.started.isoformat(),
                 "finished": row.finished.isoformat(),
-                "result": _result(row),
+                "result": result_text(row),
             }
             for row in rows
         ]
@@ -170,10 +167,10 @@ def _write_at_once(
             f" g(id uuid, worker_id int8, claim int4, started timestamptz, finished timestamptz,"
             f" result text)),"
             # By an array: its length is known to the planner, that of a record set is not.
-            f" mine AS MATERIALIZED (SELECT id FROM {table} WHERE id = ANY(%s) AND {_BY_ID_ALONE}"
+            f" mine AS MATERIALIZED (SELECT id FROM {table} WHERE id = ANY(%s) AND {BY_ID_ALONE}"
             f" ORDER BY depth DESC, id"
             f" FOR NO KEY UPDATE{' SKIP LOCKED' if skip_locked else ''})"
-            f" UPDATE {table} AS t SET {_DONE}, started = given.started,"
+            f" UPDATE {table} AS t SET {DONE}, started = given.started,"
             f" finished = given.finished, result = given.result::jsonb"
             f" FROM mine JOIN given USING (id) WHERE t.id = mine.id"
             f" AND t.worker_id = given.worker_id AND t.claim = given.claim"
@@ -188,8 +185,8 @@ _UNDISTURBED = (
 )
 # The same, so worded that PostgreSQL can find the row by its id only. It takes running tasks to be
 # few, and would read them all by their own index, with every version that has not been vacuumed.
-_BY_ID_ALONE = _UNDISTURBED.replace("status", "status || ''")
-_DONE = (
+BY_ID_ALONE = _UNDISTURBED.replace("status", "status || ''")
+DONE = (
     f"status = '{Status.SUCCESS.value}', ends_as = '{Status.SUCCESS.value}', returned = true,"
     f" error = '', fingerprint = '', cause = '', reason = '', suspect = false"
 )
@@ -222,5 +219,5 @@ def _uuid(value: Any) -> UUID:
     return value if isinstance(value, UUID) else UUID(value)
 
 
-def _result(row: Success) -> str | None:
+def result_text(row: Success) -> str | None:
     return None if row.result is None else json.dumps(row.result, cls=DjangoJSONEncoder)

@@ -332,6 +332,7 @@ def claimed_again(task: Task) -> Claimed:
         parent_id=task.parent_id,
         previous_id=task.previous_id,
         root_id=task.root_id,
+        has_followers=task.has_followers,
         depth=task.depth,
         retries=task.retries,
         timeout=task.timeout,

@@ -1,0 +1,201 @@
+"""Is a call that is stored by a prepared statement stored as any other, whatever the session?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from typing import Any
+
+import pytest
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import OperationalError, connection, transaction
+from django.forms.models import model_to_dict
+from django.test.utils import CaptureQueriesContext
+
+from cq import bulk, prepared, task
+from cq.context import Context
+from cq.exceptions import NotEncodable
+from cq.models import Task
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL prepares"),
+]
+
+
+@task("prepared.work")
+def work(cqt: Context, value: Any = None) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def new_session() -> Iterator[None]:
+    connection.close()
+    connection.ensure_connection()
+    yield
+    connection.close()
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each prepared INSERT: was it carried out?"""
+    carried_out: list[bool] = []
+    run = prepared.run
+
+    def watched(*args: Any) -> Any:
+        answer = run(*args)
+        carried_out.append(answer is not None)
+        return answer
+
+    monkeypatch.setattr(prepared, "run", watched)
+    return carried_out
+
+
+def warm_up() -> None:
+    for _ in range(bulk._PREPARED_AFTER + 1):
+        work.delay()
+
+
+def ask(sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0] if cursor.description else None
+
+
+def test_a_session_that_stores_a_few_prepares_nothing(runs: list[bool]) -> None:
+    for _ in range(bulk._PREPARED_AFTER):
+        work.delay()
+
+    assert runs == []
+    assert ask("SELECT COUNT(*) FROM pg_prepared_statements") == 0
+
+
+def test_it_stores_the_same_row(runs: list[bool]) -> None:
+    value = {"text": "it's \\ 100 % ü 💡", "list": [1, None, 2.5, True]}
+    usual = work.delay(value)
+    warm_up()
+    runs.clear()
+
+    quick = work.delay(value)
+
+    assert runs == [True]
+    stored = Task.objects.get(pk=quick.pk)
+    for name in ("id", "root", "submitted", "run_at"):
+        assert getattr(stored, name) == getattr(quick, name)
+    assert quick.submitted.tzinfo is UTC
+    assert usual.submitted < quick.submitted
+    before, after = (model_to_dict(Task.objects.get(pk=one.pk)) for one in (usual, quick))
+    differ = {name for name in before if before[name] != after[name]}
+    assert differ <= {"id", "root", "submitted", "run_at"}
+    assert stored.args == [value]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: work.using(run_after=60).delay(),
+        lambda: work.using(retries=3).delay(),
+        lambda: work.using(expires=60).delay(),
+        lambda: work.using(coalesce="key").delay(),
+    ],
+)
+def test_a_call_with_columns_of_its_own_goes_the_usual_way(
+    runs: list[bool], call: Callable[[], Task]
+) -> None:
+    warm_up()
+    runs.clear()
+
+    stored = call()
+
+    assert runs == []
+    assert Task.objects.filter(pk=stored.pk).exists()
+
+
+def test_within_a_transaction_it_goes_the_usual_way_and_rolls_back(runs: list[bool]) -> None:
+    warm_up()
+    runs.clear()
+
+    with transaction.atomic():
+        work.delay()
+        transaction.set_rollback(True)
+
+    assert runs == []
+    assert Task.objects.count() == bulk._PREPARED_AFTER + 1
+
+
+def test_a_statement_that_somebody_deallocated_is_prepared_anew(runs: list[bool]) -> None:
+    warm_up()
+    runs.clear()
+    ask("DISCARD ALL")
+
+    stored = [work.delay(number) for number in range(3)]
+
+    assert runs == [False, True, True]
+    assert Task.objects.filter(pk__in=[one.pk for one in stored]).count() == 3
+
+
+def test_behind_a_pooler_nothing_is_prepared(
+    runs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "_is_own", lambda _server: False)
+    warm_up()
+    work.delay()
+
+    assert runs == []
+    assert ask("SELECT COUNT(*) FROM pg_prepared_statements") == 0
+    assert Task.objects.count() == bulk._PREPARED_AFTER + 2
+
+
+def test_a_connection_that_has_ended_raises_and_stores_nothing(runs: list[bool]) -> None:
+    warm_up()
+    number = Task.objects.count()
+    with pytest.raises(OperationalError):
+        ask("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(OperationalError):
+        work.delay()
+
+    connection.close()
+    work.delay()
+    assert Task.objects.count() == number + 1
+
+
+def test_whoever_watches_queries_sees_it(runs: list[bool]) -> None:
+    warm_up()
+    runs.clear()
+    with CaptureQueriesContext(connection) as seen:
+        work.delay()
+
+    assert runs == []
+    assert [query["sql"].startswith("INSERT") for query in seen.captured_queries] == [True]
+
+
+def test_on_an_event_loop_it_is_refused(runs: list[bool]) -> None:
+    warm_up()
+    number = Task.objects.count()
+
+    async def call() -> None:
+        work.delay()
+
+    with pytest.raises(SynchronousOnlyOperation):
+        asyncio.run(call())
+    assert Task.objects.count() == number
+
+
+@pytest.mark.parametrize("value", ["\0", "\ud800"])
+def test_what_cannot_be_stored_is_refused(runs: list[bool], value: str) -> None:
+    warm_up()
+    with pytest.raises(NotEncodable):
+        work.delay(value)
+
+
+def test_where_greenlets_share_the_thread_it_goes_the_usual_way(
+    runs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_up()
+    runs.clear()
+    # As gevent.monkey.patch_select() does.
+    monkeypatch.setattr("select.select", lambda *_args: None)
+    work.delay()
+
+    assert runs == []
