@@ -35,6 +35,8 @@ def main() -> int:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
     if options.child:
         return _measure_here(options.child, is_quick=options.quick)
+    # Where projects run, a process that starts does not compile what it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     began, load = time.monotonic(), os.getloadavg()[0]
     figures: list[Figure] = []
     failed = []
