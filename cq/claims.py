@@ -6,20 +6,21 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import md5
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from django.db.models.functions import Now
 
-from . import conf
+from . import conf, prepared
 from .database import (
     NOW,
     connection,
     is_true,
     locked,
     read_by,
-    rows_in_index_order,
     write_transaction,
 )
 from .models import Task, Worker
@@ -87,22 +88,9 @@ class _Wanted:
 def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
     """One statement and one round trip, however many tasks; PostgreSQL alone can."""
     condition, parameters = _condition(wanted)
-    table = connection().ops.quote_name(Task._meta.db_table)
-    found = rows_in_index_order(
-        f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
-        f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
-        f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"
-        f" ORDER BY priority DESC, run_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),"
-        f" leased AS (UPDATE {table} AS t SET {_LEASE}STATEMENT_TIMESTAMP() FROM due"
-        f" WHERE t.id = due.id AND NOT due.has_expired"
-        f" RETURNING due.priority, EXTRACT(EPOCH FROM t.run_at)::float8,"
-        f" EXTRACT(EPOCH FROM t.started)::float8,"
-        f" {', '.join(f't.{name}' for name in _RETURNED)})"
-        # Not joined with what is due: the planner, who takes both for few, would compare each
-        # row with each.
-        f" SELECT * FROM leased UNION ALL SELECT NULL, NULL, NULL, id{_NOTHING_ELSE}"
-        f" FROM due WHERE has_expired",
-        [*parameters, wanted.limit, worker.pk],
+    types = ("text",) * len(parameters)
+    found = prepared.rows_by_index(
+        _claim_at_once(condition, types), [*parameters, wanted.limit, worker.pk]
     )
     leased = monotonic()
     expired = [row[3] for row in found if row[0] is None]
@@ -137,6 +125,29 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
         )
         for _priority, run_at, task_id, row in due
     ]
+
+
+@lru_cache(16)
+def _claim_at_once(condition: str, types: tuple[str, ...]) -> prepared.Statement:
+    table = connection().ops.quote_name(Task._meta.db_table)
+    return prepared.Statement(
+        # A name for each condition: which functions are held or excepted is part of it.
+        f"cq_claim_{md5(condition.encode(), usedforsecurity=False).hexdigest()[:12]}",
+        (*types, "int8", "int8"),
+        f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
+        f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
+        f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"
+        f" ORDER BY priority DESC, run_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED),"
+        f" leased AS (UPDATE {table} AS t SET {_LEASE}STATEMENT_TIMESTAMP() FROM due"
+        f" WHERE t.id = due.id AND NOT due.has_expired"
+        f" RETURNING due.priority, EXTRACT(EPOCH FROM t.run_at)::float8,"
+        f" EXTRACT(EPOCH FROM t.started)::float8,"
+        f" {', '.join(f't.{name}' for name in _RETURNED)})"
+        # Not joined with what is due: the planner, who takes both for few, would compare each
+        # row with each.
+        f" SELECT * FROM leased UNION ALL SELECT NULL, NULL, NULL, id{_NOTHING_ELSE}"
+        f" FROM due WHERE has_expired",
+    )
 
 
 _NOTHING_ELSE = ", NULL" * (len(_RETURNED) - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -35,11 +34,11 @@ def write_and_commit(row: Success, root_id: UUID) -> bool:
     with current.wrap_database_errors:
         given = _literals(row, root_id, server)
         if prepared.is_ready(_END, driver):
-            statement = f"EXECUTE {_END.name} ({', '.join(given)})"
+            statement = _END.execution(given)
         else:
-            statement = _end(given)
+            statement = _END.with_values(given)
         # As one message: what follows an error in it is not carried out.
-        answer = server.exec_(f"{_SAVEPOINT}; {statement}; COMMIT".encode())
+        answer = server.exec_(f"{_SAVEPOINT}; {prepared.NO_SCANS}{statement}; COMMIT".encode())
         if answer.command_status == b"COMMIT":
             return True
         if server.transaction_status != IN_ERROR:
@@ -91,18 +90,12 @@ _TYPES = ("timestamptz", "timestamptz", "text", "uuid", "int8", "int4", "uuid")
 _RESULT = 2
 
 
-def _end(marks: Sequence[str]) -> str:
-    started, finished, result, task_id, worker_id, claim, root_id = marks
-    return (
-        f'WITH ended AS (UPDATE "{Task._meta.db_table}" SET {DONE}, started = {started},'  # noqa: S608
-        f" finished = {finished}, result = {result}::jsonb WHERE id = {task_id}"
-        f" AND worker_id = {worker_id} AND claim = {claim} AND {BY_ID_ALONE}"
-        f" AND root_id = {root_id} AND parent_id IS NULL AND NOT has_followers RETURNING id)"
-        # An error if there is none, which keeps the COMMIT behind it from being carried out.
-        f" SELECT 1 / COUNT(*) FROM ended"
-    )
-
-
 _END = prepared.Statement(
-    "cq_end", _TYPES, _end([f"${number}" for number in range(1, len(_TYPES) + 1)])
+    "cq_end",
+    _TYPES,
+    f'WITH ended AS (UPDATE "{Task._meta.db_table}" SET {DONE}, started = %s,'
+    f" finished = %s, result = %s::jsonb WHERE id = %s AND worker_id = %s AND claim = %s"
+    f" AND {BY_ID_ALONE} AND (root_id = %s) IS TRUE AND parent_id IS NULL AND NOT has_followers"
+    # An error if there is none, which keeps the COMMIT behind it from being carried out.
+    f" RETURNING id) SELECT 1 / COUNT(*) FROM ended",
 )

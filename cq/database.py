@@ -145,26 +145,6 @@ def pipelined() -> Iterator[None]:
         yield
 
 
-def rows_in_index_order(sql: str, parameters: Sequence[Any]) -> list[Any]:
-    """What *sql* returns on PostgreSQL, read in the order of an index until its LIMIT.
-
-    By statistics that are older than a backlog there is next to nothing to read, and to read and
-    sort it all looks as cheap as to stop at the limit. The setting ends with its statement; within
-    somebody's transaction, whose statements may need their sorts, there is none.
-    """
-    current: Any = connection()
-    is_alone = not (current.in_atomic_block or current.features.uses_server_side_binding)
-    with current.cursor() as cursor:
-        cursor.execute(f"{_IN_INDEX_ORDER if is_alone else ''}{sql}", parameters)
-        if is_alone:
-            cursor.nextset()
-        rows: list[Any] = cursor.fetchall()
-    return rows
-
-
-_IN_INDEX_ORDER = "SET LOCAL enable_sort = off; "
-
-
 def is_true(column: str) -> str:
     """The condition that *column* is true, in the words of the partial indexes on it.
 

@@ -1,4 +1,4 @@
-"""How are the engine's most frequent statements prepared, and in which sessions may they be?
+"""How does PostgreSQL plan the engine's most frequent statements, and how often?
 
 Planned anew each time, such a statement takes PostgreSQL about twice as long. Django prepares
 nothing, because a pooler may hand the next transaction to a session that does not know the
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
+from django.db import ProgrammingError
 
-from .database import IDLE, IN_ERROR, IN_TRANSACTION
+from .database import IDLE, IN_ERROR, IN_TRANSACTION, connection
 
 # What these results are called in psycopg.pq, which is not imported where it is not installed.
 DONE, ROWS = 1, 2
@@ -27,11 +28,19 @@ _GUARD = "cq_prepare"
 
 
 class Statement(NamedTuple):
-    """*sql* has its parameters as ``$1``, ``$2``, each of the type in *types*."""
+    """*sql* has a ``%s`` for each parameter, of the type that *types* gives it."""
 
     name: str
     types: tuple[str, ...]
     sql: str
+
+    def with_values(self, values: Sequence[str]) -> str:
+        """The statement by itself, with SQL expressions as its values."""
+        return self.sql % tuple(values)
+
+    def execution(self, values: Sequence[str]) -> str:
+        """The call of what was prepared, with the same."""
+        return f"EXECUTE {self.name} ({', '.join(values)})"
 
 
 @dataclass(slots=True)
@@ -83,12 +92,65 @@ def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> An
 
     Through libpq itself: what psycopg does around each query takes as long as the query.
     """
-    answer = driver.pgconn.exec_prepared(statement.name.encode(), values)
+    import psycopg
+
+    try:
+        answer = driver.pgconn.exec_prepared(statement.name.encode(), values)
+    except psycopg.Error:
+        # The connection is gone, as whoever uses it next will hear.
+        return None
     if answer.status == ROWS:
         return answer
     if sqlstate(answer) == NOT_PREPARED:
         forget(statement, driver)
     return None
+
+
+def rows_by_index(statement: Statement, values: Sequence[Any]) -> list[Any]:
+    """What *statement* returns, read by indexes and in their order until its LIMIT.
+
+    By statistics that are older than a backlog there is next to nothing to read, and to read and
+    sort it all looks as cheap as to stop at the limit. Within somebody's transaction, whose
+    statements may be better off otherwise, it is planned as they are.
+    """
+    current: Any = connection()
+    is_alone = not (current.in_atomic_block or current.features.uses_server_side_binding)
+    marks = ["%s"] * len(values)
+    with current.cursor() as cursor:
+        if not is_alone:
+            cursor.execute(statement.with_values(marks), values)
+        elif not _executed(statement, cursor, values, current.connection):
+            cursor.execute(f"{BY_INDEX}{statement.with_values(marks)}", values)
+        while is_alone and cursor.nextset():
+            pass
+        rows: list[Any] = cursor.fetchall()
+    return rows
+
+
+def _executed(statement: Statement, cursor: Any, values: Sequence[Any], driver: Any) -> bool:
+    """Execute what is prepared; False when it is not, and nothing was done."""
+    if not is_ready(statement, driver, after=_RARE):
+        return False
+    execution = statement.execution(["%s"] * len(values))
+    try:
+        cursor.execute(f"{BY_INDEX}{_PLANNED_ONCE}{execution}", values)
+    except ProgrammingError as error:
+        if getattr(error.__cause__, "sqlstate", "") != NOT_PREPARED.decode():
+            raise
+        forget(statement, driver)
+        return False
+    return True
+
+
+# They end with the transaction. A plan that is kept was perhaps made while the table was empty,
+# and may be followed when it has grown, until it is next analyzed.
+NO_SCANS = "SET LOCAL enable_seqscan = off; "
+BY_INDEX = NO_SCANS + "".join(
+    f"SET LOCAL enable_{way} = off; " for way in ("sort", "hashjoin", "mergejoin")
+)
+_PLANNED_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan; "
+# Who uses a statement less often in a session does not have it prepared.
+_RARE = 2
 
 
 def sqlstate(answer: Any) -> bytes | None:
@@ -133,6 +195,11 @@ def _is_own(server: Any) -> bool:
 
 def _prepare(statement: Statement, server: Any) -> bool:
     answer = server.exec_(
-        f"PREPARE {statement.name} ({', '.join(statement.types)}) AS {statement.sql}".encode()
+        f"PREPARE {statement.name} ({', '.join(statement.types)}) AS "
+        f"{statement.with_values(_numbered(statement))}".encode()
     )
     return bool(answer.status == DONE)
+
+
+def _numbered(statement: Statement) -> list[str]:
+    return [f"${number}" for number in range(1, len(statement.types) + 1)]

@@ -12,7 +12,9 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 # What can be explained without being carried out.
-_EXPLAINED = re.compile(r"(SET LOCAL [^;]+; )?((?:SELECT|WITH|UPDATE|DELETE)\b.*)", re.DOTALL)
+_EXPLAINED = re.compile(
+    r"((?:SET LOCAL [^;]+; )*)((?:SELECT|WITH|UPDATE|DELETE|EXECUTE)\b.*)", re.DOTALL
+)
 SMALL = "cq_act|cq_queue|cq_heldfunction|cq_repeatingtask|cq_worker|found|given|json_each"
 LARGE = ("cq_task", "cq_tasklog", "cq_attempt", "cq_actitem")
 
@@ -50,13 +52,14 @@ def plans_of(act: Callable[[], Any]) -> list[Plan]:
     """The plan of each statement about a large table that *act* sent."""
     with CaptureQueriesContext(connection) as captured:
         act()
-    found = [
+    plans = [
         Plan(sql, _plan(sql))
         for sql in (query["sql"] for query in captured.captured_queries)
-        if _EXPLAINED.match(sql) and any(f'"{table}"' in sql for table in LARGE)
+        if (found := _EXPLAINED.match(sql))
+        and (found[2].startswith("EXECUTE") or any(f'"{table}"' in sql for table in LARGE))
     ]
-    assert found
-    return found
+    assert plans
+    return plans
 
 
 def assert_bounded(act: Callable[[], Any], *indexes: str) -> None:
@@ -100,9 +103,9 @@ def _plan(sql: str) -> str:
             return "\n".join(row[3] for row in cursor.fetchall())
         found = _EXPLAINED.match(sql)
         assert found
-        setting, statement = found.groups()
-        if setting:
-            cursor.execute(setting)
+        settings, statement = found.groups()
+        if settings:
+            cursor.execute(settings)
         cursor.execute("EXPLAIN (FORMAT JSON) " + statement)
         (plan,) = cursor.fetchone()
         return plan if isinstance(plan, str) else json.dumps(plan)

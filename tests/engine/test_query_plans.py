@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from django.db import connection, transaction
 
 from cq import (
     claims,
-    database,
+    committing,
     leases,
     maintenance,
+    prepared,
     removal,
     successes,
     surveys,
@@ -26,6 +28,7 @@ from cq.models import Task, Worker
 from cq.outcomes import Outcome
 from cq.recorder import record
 from cq.states import Status
+from cq.testing import run_pending
 from plans import analyze, plans_of, start_afresh
 
 pytestmark = [
@@ -39,6 +42,12 @@ pytestmark = [
 
 @task
 def step(cqt: Context) -> None: ...
+
+
+@task
+def ask(cqt: Context) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
 
 
 def fill(number: int, **columns: str) -> None:
@@ -211,7 +220,7 @@ class TestABacklogThatStatisticsDoNotKnow:
     def test_the_control_without_the_setting_it_reads_all(
         self, worker: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "_IN_INDEX_ORDER", "SET LOCAL enable_sort = on; ")
+        monkeypatch.setattr(prepared, "BY_INDEX", "SET LOCAL enable_sort = on; ")
 
         assert not self.claims_in_its_order(worker)
 
@@ -240,6 +249,68 @@ class TestABacklogThatStatisticsDoNotKnow:
     def test_the_control_worded_plainly_it_reads_all_that_runs(
         self, worker: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(successes, "_BY_ID_ALONE", successes._UNDISTURBED)
+        monkeypatch.setattr(successes, "BY_ID_ALONE", successes._UNDISTURBED)
 
         assert not self.records_by_key(worker, 50)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL prepares")
+class TestAPlanThatWasMadeWhileTheTableWasEmpty:
+    """A session keeps its plans, and nobody has analyzed the table since."""
+
+    @pytest.fixture(autouse=True)
+    def empty(self) -> Iterator[None]:
+        connection.close()
+        start_afresh()
+        analyze()
+        yield
+        connection.close()
+
+    def kept_plan(self, settings: str, execution: str) -> str:
+        fill(30_000, status="'Q'", ready="true")
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"{settings}EXPLAIN (FORMAT JSON) {execution}")
+            while cursor.nextset():
+                pass
+            return json.dumps(cursor.fetchone()[0])
+
+    def claim_reads_by_index(self, worker: Worker) -> bool:
+        for _ in range(8):
+            assert claims.claim(worker, "default", 10) == []
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM pg_prepared_statements WHERE name LIKE 'cq_claim%'")
+            ((name,),) = cursor.fetchall()
+        settings = f"{prepared.BY_INDEX}{prepared._PLANNED_ONCE}"
+        plan = self.kept_plan(settings, f"EXECUTE {name} ('default', 10, {worker.pk})")
+        return not any(word in plan for word in ("Seq Scan", "Sort", "Hash", "Merge"))
+
+    def test_a_claim_reads_by_its_indexes(self, worker: Worker) -> None:
+        assert self.claim_reads_by_index(worker)
+
+    def test_the_control_planned_freely_a_claim_reads_the_table(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prepared, "BY_INDEX", "")
+
+        assert not self.claim_reads_by_index(worker)
+
+    def end_reads_by_index(self) -> bool:
+        for _ in range(8):
+            ask.delay()
+        run_pending()
+        none = f"'{uuid7()}'"
+        values = ["now()", "now()", "NULL", none, "1", "1", none]
+        plan = self.kept_plan(prepared.NO_SCANS, committing._END.execution(values))
+        assert "Seq Scan" in plan or "cq_task_pkey" in plan
+        return "Seq Scan" not in plan
+
+    def test_the_end_of_a_task_finds_it_by_its_key(self) -> None:
+        assert self.end_reads_by_index()
+
+    def test_the_control_planned_freely_it_reads_the_table(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(prepared, "NO_SCANS", "")
+
+        assert not self.end_reads_by_index()
