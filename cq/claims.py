@@ -88,10 +88,10 @@ class _Wanted:
 def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
     """One statement and one round trip, however many tasks; PostgreSQL alone can."""
     condition, parameters = _condition(wanted)
-    types = ("text",) * len(parameters)
-    found = prepared.rows_by_index(
-        _claim_at_once(condition, types), [*parameters, wanted.limit, worker.pk]
-    )
+    statement = _claim_at_once(condition, ("text",) * len(parameters))
+    # A suspect or a rare function has an index of its own, and few rows to sort.
+    ask = prepared.rows if wanted.suspects or wanted.only else prepared.rows_by_index
+    found = ask(statement, [*parameters, wanted.limit, worker.pk])
     leased = monotonic()
     expired = [row[3] for row in found if row[0] is None]
     if expired:

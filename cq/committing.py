@@ -16,34 +16,41 @@ def can_commit() -> bool:
     current = connection()
     # Within another block, as in a test's, COMMIT would end that one too.
     is_outermost = current.in_atomic_block and not current.savepoint_ids
-    if current.vendor != "postgresql" or not is_outermost or current.connection is None:
-        return False
-    return bool(current.connection.pgconn.transaction_status == IN_TRANSACTION)
+    driver: Any = current.connection
+    return bool(
+        current.vendor == "postgresql"
+        and is_outermost
+        and driver is not None
+        and driver.pgconn.transaction_status == IN_TRANSACTION
+        and prepared.is_free(driver)
+        and prepared.has_own_thread()
+    )
 
 
 def write_and_commit(row: Success, root_id: UUID) -> bool:
     """Record a success that changes nothing but its own row, and commit this transaction.
 
-    False: nothing was done, and the transaction stands as before. Somebody has a say in it: the
-    lease was lost, a cancel was asked for, or a parent or follower has come since the claim. What
-    COMMIT raises is raised.
+    False: nothing was done, and the transaction stands as before. The session is not known to be
+    this connection's own, or somebody has a say in it: the lease was lost, a cancel was asked for,
+    a parent or follower has come since the claim. What COMMIT raises is raised; when its answer is
+    lost, only `prepared.end_session` makes sure that nothing is under way any more.
     """
     current = connection()
     driver: Any = current.connection
+    if not prepared.is_own(driver):
+        return False
+    is_ready = prepared.is_ready(_END, driver)
     server = driver.pgconn
-    with current.wrap_database_errors:
+    with current.wrap_database_errors, driver.lock:
         given = _literals(row, root_id, server)
-        if prepared.is_ready(_END, driver):
-            statement = _END.execution(given)
-        else:
-            statement = _END.with_values(given)
+        statement = _END.execution(given) if is_ready else _END.with_values(given)
         # As one message: what follows an error in it is not carried out.
-        answer = server.exec_(f"{_SAVEPOINT}; {prepared.NO_SCANS}{statement}; COMMIT".encode())
+        answer = server.exec_(f"{_SAVEPOINT}; {statement}; COMMIT".encode())
         if answer.command_status == b"COMMIT":
             return True
         if server.transaction_status != IN_ERROR:
             # COMMIT itself was refused, or nobody is there to tell.
-            raise _error(answer)
+            raise _error(answer, driver)
         if prepared.sqlstate(answer) == prepared.NOT_PREPARED:
             prepared.forget(_END, driver)
         server.exec_(_BACK)
@@ -70,18 +77,13 @@ def _literals(row: Success, root_id: UUID, server: Any) -> list[str]:
     return [f"{text}::{type_}" for text, type_ in zip(texts, _TYPES, strict=True)]
 
 
-def _error(answer: Any) -> Exception:
-    import psycopg
+def _error(answer: Any, driver: Any) -> Exception:
+    from psycopg import OperationalError
+    from psycopg.errors import error_from_result
 
-    message = answer.error_message.decode(errors="replace") if answer.error_message else "no answer"
-    state = prepared.sqlstate(answer)
-    kind: type[Exception] = psycopg.OperationalError
-    if state is not None:
-        try:
-            kind = psycopg.errors.lookup(state.decode())
-        except KeyError:
-            kind = psycopg.DatabaseError
-    return kind(message)
+    if prepared.sqlstate(answer) is None:
+        return OperationalError("the server closed the connection before it answered COMMIT")
+    return error_from_result(answer, encoding=driver.info.encoding)
 
 
 _SAVEPOINT = "SAVEPOINT cq_end"

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
 from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -27,12 +29,19 @@ _SQLSTATE = ord("C")
 _GUARD = "cq_prepare"
 
 
+# A plan that is kept was perhaps made when the table was small, and reads all of it when it has
+# grown; nothing makes PostgreSQL plan anew before the table is next analyzed.
+PLAN_SECONDS = 2.0
+
+
 class Statement(NamedTuple):
     """*sql* has a ``%s`` for each parameter, of the type that *types* gives it."""
 
     name: str
     types: tuple[str, ...]
     sql: str
+    # For how long its plan is good; without end where there is nothing to choose.
+    seconds: float = PLAN_SECONDS
 
     def with_values(self, values: Sequence[str]) -> str:
         """The statement by itself, with SQL expressions as its values."""
@@ -48,43 +57,70 @@ class _Session:
     """What is known of one session; *is_own* is None until somebody has asked."""
 
     is_own: bool | None = None
-    names: set[str] = field(default_factory=set)
+    # Its process and since when that lives: process ids come again.
+    process: tuple[int, str] | None = None
+    # Until when what is prepared may be used, and when it was last asked for.
+    names: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
     uses: int = 0
 
 
 _sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
 
 
-def is_ready(statement: Statement, driver: Any, *, after: int = 0) -> bool:
-    """Is *statement* prepared in the session of *driver*, a psycopg connection? If not, do so.
-
-    Not before it was asked for *after* times, for sessions that live for one request only. An open
-    transaction stays as it is.
-    """
+def _session(driver: Any) -> _Session:
     session = _sessions.get(driver)
     if session is None:
         session = _sessions[driver] = _Session()
-    if statement.name in session.names:
+    return session
+
+
+def is_own(driver: Any) -> bool:
+    """Is the session of *driver*, a psycopg connection, its own? An open transaction stays open.
+
+    Not behind a pooler, nor where nobody may wait in C to find out.
+    """
+    session = _session(driver)
+    if session.is_own is None and has_own_thread():
+        session.is_own = _guarded(driver, lambda server: _names_its_process(server, session))
+    return bool(session.is_own)
+
+
+def is_ready(statement: Statement, driver: Any, *, after: int = 0) -> bool:
+    """Is *statement* prepared in the session of *driver*? If it is worth that, it is prepared now.
+
+    Not before *after* statements were asked for, for sessions that live for one request only, nor
+    when it is asked for so seldom that its plan would be too old the next time.
+    """
+    session, now = _session(driver), monotonic()
+    if now < session.names.get(statement.name, 0.0):
         return True
+    before = session.asked.get(statement.name, -inf)
+    session.asked[statement.name] = now
     session.uses += 1
-    if session.is_own is False or session.uses <= after:
+    is_rare = statement.seconds < inf and now - before > statement.seconds
+    if session.uses <= after or is_rare or not is_own(driver):
         return False
-    server = driver.pgconn
-    guarded = server.transaction_status == IN_TRANSACTION
-    if guarded:
-        server.exec_(f"SAVEPOINT {_GUARD}".encode())
-    session.is_own = _is_own(server) and _prepare(statement, server)
-    if session.is_own:
-        session.names.add(statement.name)
-    if guarded and server.transaction_status == IN_ERROR:
-        server.exec_(f"ROLLBACK TO SAVEPOINT {_GUARD}".encode())
-    return session.is_own
+    is_prepared = _guarded(
+        driver, lambda server: _prepare(statement, server, again=statement.name in session.names)
+    )
+    if is_prepared:
+        session.names[statement.name] = now + statement.seconds
+    else:
+        session.is_own = False
+    return is_prepared
 
 
 def forget(statement: Statement, driver: Any) -> None:
     """Somebody has deallocated it (DISCARD ALL, say); it is prepared anew when it is next asked."""
-    if driver in _sessions:
-        _sessions[driver].names.discard(statement.name)
+    _session(driver).names.pop(statement.name, None)
+
+
+def outlive(statement: Statement, driver: Any) -> None:
+    """Use its plan no more."""
+    names = _session(driver).names
+    if statement.name in names:
+        names[statement.name] = 0.0
 
 
 def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> Any | None:
@@ -95,7 +131,8 @@ def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> An
     import psycopg
 
     try:
-        answer = driver.pgconn.exec_prepared(statement.name.encode(), values)
+        with driver.lock:
+            answer = driver.pgconn.exec_prepared(statement.name.encode(), values)
     except psycopg.Error:
         # The connection is gone, as whoever uses it next will hear.
         return None
@@ -106,6 +143,14 @@ def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> An
     return None
 
 
+def rows(statement: Statement, values: Sequence[Any]) -> list[Any]:
+    """What *statement* returns, planned for these values by what the statistics say."""
+    with connection().cursor() as cursor:
+        cursor.execute(statement.with_values(["%s"] * len(values)), values)
+        found: list[Any] = cursor.fetchall()
+    return found
+
+
 def rows_by_index(statement: Statement, values: Sequence[Any]) -> list[Any]:
     """What *statement* returns, read by indexes and in their order until its LIMIT.
 
@@ -114,17 +159,23 @@ def rows_by_index(statement: Statement, values: Sequence[Any]) -> list[Any]:
     statements may be better off otherwise, it is planned as they are.
     """
     current: Any = connection()
-    is_alone = not (current.in_atomic_block or current.features.uses_server_side_binding)
-    marks = ["%s"] * len(values)
+    if current.in_atomic_block or current.features.uses_server_side_binding:
+        return rows(statement, values)
+    current.ensure_connection()
     with current.cursor() as cursor:
-        if not is_alone:
-            cursor.execute(statement.with_values(marks), values)
-        elif not _executed(statement, cursor, values, current.connection):
+        if not _executed(statement, cursor, values, current.connection):
+            marks = ["%s"] * len(values)
             cursor.execute(f"{BY_INDEX}{statement.with_values(marks)}", values)
-        while is_alone and cursor.nextset():
+        while cursor.nextset():
             pass
-        rows: list[Any] = cursor.fetchall()
-    return rows
+        found: list[Any] = cursor.fetchall()
+    if len(found) > _FEW:
+        # A batch is worth a plan of its own.
+        outlive(statement, current.connection)
+    return found
+
+
+_FEW = 10
 
 
 def _executed(statement: Statement, cursor: Any, values: Sequence[Any], driver: Any) -> bool:
@@ -142,11 +193,9 @@ def _executed(statement: Statement, cursor: Any, values: Sequence[Any], driver: 
     return True
 
 
-# They end with the transaction. A plan that is kept was perhaps made while the table was empty,
-# and may be followed when it has grown, until it is next analyzed.
-NO_SCANS = "SET LOCAL enable_seqscan = off; "
-BY_INDEX = NO_SCANS + "".join(
-    f"SET LOCAL enable_{way} = off; " for way in ("sort", "hashjoin", "mergejoin")
+# They end with the transaction.
+BY_INDEX = "".join(
+    f"SET LOCAL enable_{way} = off; " for way in ("seqscan", "sort", "hashjoin", "mergejoin")
 )
 _PLANNED_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan; "
 # Who uses a statement less often in a session does not have it prepared.
@@ -158,48 +207,102 @@ def sqlstate(answer: Any) -> bytes | None:
     return state
 
 
+def end_session(driver: Any) -> None:
+    """End the session that *driver* was connected to, before what it was last sent is judged.
+
+    Its last message may still be under way; once this returns, it has taken effect or never will.
+    Nothing happens for a session of which nothing was prepared.
+    """
+    session = _sessions.get(driver)
+    if session is not None and session.process is not None:
+        with connection().cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE pid = %s AND backend_start = %s",
+                session.process,
+            )
+
+
 def may_go_alone(current: Any) -> bool:
     """May a statement that is no part of a transaction go past Django on *current*?
 
     On a connection of PostgreSQL that is known to be well; not where somebody watches the queries,
     by a wrapper or by DEBUG, nor where Django would refuse one, or convert its times.
     """
-    return (
-        current.vendor == "postgresql"
-        and not current.in_atomic_block
-        and current.connection is not None
-        and current.connection.pgconn.transaction_status == IDLE
+    if current.vendor != "postgresql" or current.in_atomic_block or _is_on_loop():
+        return False
+    # Test runners put their refusals here.
+    current.ensure_connection()
+    if "cursor" in current.__dict__ or "connect" in current.__dict__:
+        return False
+    current.validate_thread_sharing()
+    return bool(
+        current.connection.pgconn.transaction_status == IDLE
+        and is_free(current.connection)
         and current.connection.autocommit
         and (current.health_check_done or not current.health_check_enabled)
         and not (current.execute_wrappers or current.queries_logged)
         and settings.USE_TZ
-        and _may_wait()
+        and has_own_thread()
     )
 
 
-def _may_wait() -> bool:
-    """May this thread wait in C? Not where a loop or other greenlets live in it."""
+def is_free(driver: Any) -> bool:
+    """Does *driver* answer statements one by one? In a pipeline it does not."""
+    return bool(driver.pgconn.pipeline_status == 0)
+
+
+def has_own_thread() -> bool:
+    """May who runs here wait in C? Not where other greenlets live in this thread."""
+    return isinstance(select.select, BuiltinFunctionType)
+
+
+def _is_on_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return isinstance(select.select, BuiltinFunctionType)
-    return False
+        return False
+    return True
 
 
-def _is_own(server: Any) -> bool:
-    # A pooler answers with a process id of its own making (BackendKeyData in
-    # https://www.postgresql.org/docs/current/protocol-flow.html).
-    answer = server.exec_(b"SELECT pg_backend_pid()")
-    return bool(answer.status == ROWS and int(answer.get_value(0, 0)) == server.backend_pid)
+def _guarded(driver: Any, act: Callable[[Any], bool]) -> bool:
+    """Let *act* send statements; what it does to an open transaction is undone when it fails."""
+    import psycopg
+
+    server = driver.pgconn
+    try:
+        with driver.lock:
+            is_open = server.transaction_status == IN_TRANSACTION
+            if is_open:
+                server.exec_(f"SAVEPOINT {_GUARD}".encode())
+            is_done = act(server)
+            if is_open and server.transaction_status == IN_ERROR:
+                server.exec_(f"ROLLBACK TO SAVEPOINT {_GUARD}".encode())
+    except psycopg.Error:
+        return False
+    return is_done
 
 
-def _prepare(statement: Statement, server: Any) -> bool:
+def _prepare(statement: Statement, server: Any, *, again: bool) -> bool:
+    marks = [f"${number}" for number in range(1, len(statement.types) + 1)]
     answer = server.exec_(
-        f"PREPARE {statement.name} ({', '.join(statement.types)}) AS "
-        f"{statement.with_values(_numbered(statement))}".encode()
+        f"{f'DEALLOCATE {statement.name}; ' if again else ''}"
+        f"PREPARE {statement.name} ({', '.join(statement.types)})"
+        f" AS {statement.with_values(marks)}".encode()
     )
     return bool(answer.status == DONE)
 
 
-def _numbered(statement: Statement) -> list[str]:
-    return [f"${number}" for number in range(1, len(statement.types) + 1)]
+def _names_its_process(server: Any, session: _Session) -> bool:
+    # A pooler answers with a process id of its own making (BackendKeyData in
+    # https://www.postgresql.org/docs/current/protocol-flow.html).
+    answer = server.exec_(
+        b"SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    )
+    if answer.status != ROWS or not answer.ntuples:
+        return False
+    pid = int(answer.get_value(0, 0))
+    if pid != server.backend_pid:
+        return False
+    session.process = (pid, answer.get_value(0, 1).decode())
+    return True

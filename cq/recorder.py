@@ -120,12 +120,17 @@ def record(outcomes: Sequence[Outcome], *, skip_locked: bool = True) -> Recorded
     return recorded
 
 
-def find_running(outcomes: Sequence[Outcome], *, skip_locked: bool) -> set[UUID]:
-    """Which of *outcomes* are still this worker's to record? Locks and waits as a record does."""
+def is_recorded(outcome: Outcome) -> bool | None:
+    """Has this claim's end been recorded? None when somebody else owns the task now.
+
+    Locks and waits as a record does.
+    """
+    claimed = outcome.claimed
     with write_transaction(durable=True):
-        rows = _fence(outcomes, skip_locked=skip_locked)
-        claimed = [outcome.claimed for outcome in outcomes]
-        return {one.id for one in claimed if one.id in rows and _owns(rows[one.id], one)}
+        row = _fence([outcome], skip_locked=False).get(claimed.id)
+        if row is None or (row.worker_id, row.claim) != (claimed.worker_id, claimed.claim):
+            return None
+        return row.status != Status.RUNNING
 
 
 def _write_plain(

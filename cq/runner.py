@@ -15,7 +15,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import problems, recorder, registry, retry, signature, workflow
+from . import prepared, problems, recorder, registry, retry, signature, workflow
 from .context import Context, Line, LogSink, Run
 from .database import (
     IN_ERROR,
@@ -229,7 +229,7 @@ def _run_atomic(
         if fence.is_session_lost(error, database):
             database.close()
             if fence.outcome is not None:
-                return _after_lost_answer(fence.outcome, error)
+                return _after_lost_answer(fence, fence.outcome, error)
             # Without a session there was none when the run began: the server is away.
             raise (RanAgain if fence.session is None else _SessionEnded) from error
         return _failure(definition, current, error, began)
@@ -320,20 +320,24 @@ def _check_transaction(database: BaseDatabaseWrapper, watch: Watch) -> None:
         )
 
 
-def _after_lost_answer(outcome: Outcome, error: BaseException) -> Outcome:
-    """COMMIT was sent, and its answer lost: ask by the fenced write itself.
+def _after_lost_answer(fence: _Fence, outcome: Outcome, error: BaseException) -> Outcome | None:
+    """COMMIT was sent, and its answer lost: ask the row.
 
-    On a fresh connection it waits for the old session. Zero rows: the commit went through, or
-    somebody else took the task over; else it did not, and the task runs again. While nobody
-    answers, that is left to the recorder, which hands it back if it is still to be done.
+    Its session is ended first where that is known, and a fresh one waits for the lock of what is
+    left of it. If the commit did not go through, the task runs again. While nobody answers, that is
+    left to the recorder, which hands it back if it is still to be done.
     """
     try:
-        rows = recorder.find_running([outcome], skip_locked=False)
+        prepared.end_session(fence.session)
+        is_recorded = recorder.is_recorded(outcome)
     except (DatabaseError, InterfaceError) as silence:
         logger.warning("unknown outcome task=%s: %s", outcome.claimed.id, silence)
         connection().close()
         return _hand_back(outcome.claimed, outcome.started, is_atomic=outcome.is_atomic)
-    if not rows:
+    if is_recorded is None:
+        logger.warning("lost lease task=%s claim=%s", outcome.claimed.id, outcome.claimed.claim)
+        return None
+    if is_recorded:
         return replace(outcome, is_recorded=True)
     raise _SessionEnded from error
 

@@ -218,26 +218,27 @@ def test_a_task_that_deallocates_what_was_prepared_runs_once_all_the_same(
 
     act.delay("a")
     act.delay("b")
-    write.delay("c")
+    act.delay("c")
+    write.delay("d")
     run_pending()
 
-    # Known to be prepared for the second one only; after it, prepared anew.
-    assert at_once == [True, False, True]
-    assert runs == ["a", "b"]
-    assert names() == ["a", "b", "c"]
+    # It is prepared at the end of the second one, and missed at that of the third.
+    assert at_once == [True, True, False, True]
+    assert runs == ["a", "b", "c"]
+    assert names() == ["a", "b", "c", "d"]
 
 
-def test_behind_a_pooler_nothing_is_prepared(
+def test_behind_a_pooler_it_is_committed_in_steps(
     at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A pooler hands out a process id of its own making.
-    monkeypatch.setattr(prepared, "_is_own", lambda _server: False)
+    monkeypatch.setattr(prepared, "_names_its_process", lambda *_who: False)
 
     write.delay("a")
     write.delay("b")
     run_pending()
 
-    assert at_once == [True, True]
+    assert at_once == [False, False]
     assert names() == ["a", "b"]
     assert is_prepared() == 0
 
@@ -300,5 +301,8 @@ def test_a_pooler_is_known_by_the_process_that_it_names() -> None:
         backend_pid = server.backend_pid + 1
         exec_ = server.exec_
 
-    assert prepared._is_own(server)
-    assert not prepared._is_own(Pooler)
+    assert not prepared._names_its_process(Pooler, prepared._Session())
+    session = prepared._Session()
+    assert prepared._names_its_process(server, session)
+    assert session.process
+    assert session.process[0] == server.backend_pid

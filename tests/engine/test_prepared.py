@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from typing import Any
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.forms.models import model_to_dict
 from django.test.utils import CaptureQueriesContext
 
@@ -137,7 +138,7 @@ def test_a_statement_that_somebody_deallocated_is_prepared_anew(runs: list[bool]
 def test_behind_a_pooler_nothing_is_prepared(
     runs: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "_is_own", lambda _server: False)
+    monkeypatch.setattr(prepared, "_names_its_process", lambda *_who: False)
     warm_up()
     work.delay()
 
@@ -199,3 +200,56 @@ def test_where_greenlets_share_the_thread_it_goes_the_usual_way(
     work.delay()
 
     assert runs == []
+
+
+def test_in_a_pipeline_of_the_caller_it_goes_the_usual_way(runs: list[bool]) -> None:
+    with connection.connection.pipeline():
+        warm_up()
+        work.delay()
+
+    assert runs == []
+    assert Task.objects.count() == bulk._PREPARED_AFTER + 2
+
+
+def test_threads_that_share_a_connection_wait_for_each_other(runs: list[bool]) -> None:
+    warm_up()
+    shared = connections["default"]
+    shared.inc_thread_sharing()
+
+    def store() -> None:
+        connections["default"] = shared
+        for _ in range(50):
+            work.delay()
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for done in [pool.submit(store) for _ in range(3)]:
+                done.result(30)
+    finally:
+        shared.dec_thread_sharing()
+
+    # While another thread's is under way, it goes the usual way.
+    assert True in runs
+    assert Task.objects.count() == bulk._PREPARED_AFTER + 1 + 150
+
+
+def test_a_test_runner_that_refuses_queries_refuses_it(
+    runs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm_up()
+    number = Task.objects.count()
+
+    def refused(*_args: Any) -> None:
+        raise AssertionError("no queries here")
+
+    # As Django's SimpleTestCase does it, and pytest-django.
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", refused)
+        with pytest.raises(AssertionError, match="no queries"):
+            work.delay()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(connections["default"]), "ensure_connection", refused)
+        with pytest.raises(AssertionError, match="no queries"):
+            work.delay()
+
+    assert Task.objects.count() == number

@@ -165,7 +165,7 @@ def _fire_what_was_read() -> bool:
     return bool(batch)
 
 
-def _run_again(_outcome: Any, _error: BaseException) -> None:
+def _run_again(*_what: Any) -> None:
     raise runner.RanAgain
 
 
