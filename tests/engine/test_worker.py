@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from django.db import connection, connections
 
-from cq import TaskTimeout, claims, hints, interrupts, leases, operations, recorder, task
+from cq import TaskTimeout, buffers, claims, hints, interrupts, leases, operations, recorder, task
+from cq import worker as worker_module
 from cq.models import Act, Task, Worker
 from cq.outcomes import Outcome
 from cq.prefetch import BATCH, Prefetch
@@ -432,3 +433,24 @@ def test_one_long_task_makes_prefetch_careful_at_once() -> None:
     prefetch.saw(10)
 
     assert (before, prefetch.room(busy=7, waiting=0)) == (BATCH, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_for_records_goes_on_with_them_not_with_the_next_poll(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All that was claimed has run before enough of it is recorded: nothing else wakes the loop.
+    settings.CQ_POLL_INTERVAL = 30.0
+    monkeypatch.setattr(worker_module, "BACKLOG", 2)
+    monkeypatch.setattr(buffers, "BATCH", 2)
+    record = recorder.record
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        sleep(0.1)
+        return record(*args, **kwargs)
+
+    monkeypatch.setattr(recorder, "record", slowly)
+    count.delay_many([(number,) for number in range(60)])
+
+    with working(threads=8):
+        until(ended(60), 15)
