@@ -61,20 +61,15 @@ def _literals(row: Success, root_id: UUID, server: Any) -> list[str]:
     from psycopg.pq import Escaping
 
     result = result_text(row)
-    values = (
-        row.started.isoformat(),
-        row.finished.isoformat(),
-        result and Escaping(server).escape_literal(result.encode()).decode(),
-        row.id,
-        row.worker_id,
-        row.claim,
-        root_id,
-    )
-    texts = [
-        "NULL" if value is None else str(value) if place == _RESULT else f"'{value}'"
-        for place, value in enumerate(values)
+    return [
+        f"'{row.started.isoformat()}'",
+        f"'{row.finished.isoformat()}'",
+        "NULL" if result is None else Escaping(server).escape_literal(result.encode()).decode(),
+        f"'{row.id}'",
+        str(row.worker_id),
+        str(row.claim),
+        f"'{root_id}'",
     ]
-    return [f"{text}::{type_}" for text, type_ in zip(texts, _TYPES, strict=True)]
 
 
 def _error(answer: Any, driver: Any) -> Exception:
@@ -88,15 +83,11 @@ def _error(answer: Any, driver: Any) -> Exception:
 
 _SAVEPOINT = "SAVEPOINT cq_end"
 _BACK = b"ROLLBACK TO SAVEPOINT cq_end"
-_TYPES = ("timestamptz", "timestamptz", "text", "uuid", "int8", "int4", "uuid")
-_RESULT = 2
-
-
 _END = prepared.Statement(
     "cq_end",
-    _TYPES,
+    ("timestamptz", "timestamptz", "text", "uuid", "int8", "int4", "uuid"),
     f'WITH ended AS (UPDATE "{Task._meta.db_table}" SET {DONE}, started = %s,'
-    f" finished = %s, result = %s::jsonb WHERE id = %s AND worker_id = %s AND claim = %s"
+    f" finished = %s, result = (%s)::jsonb WHERE id = %s AND worker_id = %s AND claim = %s"
     f" AND {BY_ID_ALONE} AND (root_id = %s) IS TRUE AND parent_id IS NULL AND NOT has_followers"
     # An error if there is none, which keeps the COMMIT behind it from being carried out.
     f" RETURNING id) SELECT 1 / COUNT(*) FROM ended",

@@ -18,7 +18,7 @@ def measure(scale: float) -> Iterator[Figure]:
     count = max(100, int(COUNT * scale))
     stage.empty()
     tasks.insert.delay_many([(number,) for number in range(count)])
-    with stage.worker("--processes", "2"):
+    with stage.worker("--processes", "2", "--threads", "4"):
         verified = stage.until_done(count)
     with connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*), COUNT(DISTINCT number) FROM bench_effect")
