@@ -117,10 +117,11 @@ def forget(statement: Statement, driver: Any) -> None:
 
 
 def outlive(statement: Statement, driver: Any) -> None:
-    """Use its plan no more."""
-    names = _session(driver).names
-    if statement.name in names:
-        names[statement.name] = 0.0
+    """Use its plan no more, nor make another one at once."""
+    session = _session(driver)
+    session.asked.pop(statement.name, None)
+    if statement.name in session.names:
+        session.names[statement.name] = 0.0
 
 
 def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> Any | None:
@@ -193,8 +194,8 @@ def _executed(statement: Statement, cursor: Any, values: Sequence[Any], driver: 
     return True
 
 
-# They end with the transaction.
-BY_INDEX = "".join(
+# They end with the transaction. What is planned for any LIMIT looks expensive enough to compile.
+BY_INDEX = "SET LOCAL jit = off; " + "".join(
     f"SET LOCAL enable_{way} = off; " for way in ("seqscan", "sort", "hashjoin", "mergejoin")
 )
 _PLANNED_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan; "

@@ -5,7 +5,8 @@ FAULTS_TIMES   at most so many deaths at each point
 FAULTS_FOLDER  where the deaths that have been died are noted
 FAULTS_BROKEN  safeties that are switched off, for a control that must fail: fence, sessions,
                charge (a death is charged to all that the worker held), answer (a lost
-               answer to COMMIT is taken for a failed COMMIT), clock (leases go by this
+               answer to COMMIT is taken for a failed COMMIT), late (the session of a lost answer
+               is left to itself), clock (leases go by this
                process's clock, not by the database's), vigil (an expired lease alone is death),
                session (a task whose session was ended fails), rescue (what a dead worker held
                is not taken back), processes (nobody looks whether a process is gone), expiry (a
@@ -44,6 +45,7 @@ from cq import (
     interrupts,
     leases,
     membership,
+    prepared,
     recorder,
     runner,
     scheduler,
@@ -185,6 +187,7 @@ _SAFETIES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "sessions": (leases, "_end_sessions", lambda _worker: None),
     "charge": (leases, "_come_back", _charge_all),
     "answer": (runner, "_after_lost_answer", _run_again),
+    "late": (prepared, "end_session", lambda _driver: None),
     "session": (runner._Fence, "is_session_lost", lambda *_who: False),
     "clock": (leases, "Now", lambda: Value(clock.now())),
     "vigil": (leases, "_expired", _only_by_clock),

@@ -8,6 +8,7 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import sleep
 from urllib.parse import urlsplit, urlunsplit
 
 # Encryption would hide COMMIT from us: PostgreSQL's requests for it are answered with No.
@@ -24,6 +25,8 @@ class Proxy:
     cut_rate: float = 0.0
     cuts_left: int = 0
     cuts: int = 0
+    # Seconds from the cut to the COMMIT's own arrival at the server.
+    lateness: float = 0.0
     is_refusing: bool = False
     # The address to listen on.
     host: str = "127.0.0.1"
@@ -92,6 +95,9 @@ class Proxy:
         elif data in _WANTS_ENCRYPTION:
             client.sendall(b"N")
         elif b"COMMIT" in data and self._shall_cut():
+            if self.lateness:
+                _close(client)
+                sleep(self.lateness)
             server.sendall(data)
             # It has committed when it answers; who asked never hears of it.
             server.recv(65536)

@@ -53,6 +53,26 @@ def test_a_lost_answer_to_commit_neither_doubles_nor_fails_a_task(
         assert effects.seen().rows > number, workers.errors()
 
 
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="fence and COMMIT go as one message")
+@pytest.mark.parametrize(("broken", "holds"), [("", True), ("late", False)])
+def test_a_commit_that_arrives_after_its_connection_was_lost_meets_no_second_run(
+    fleet: Fleet, proxy: Proxy, broken: str, holds: bool
+) -> None:
+    number = 60
+    add.delay_many([(f"task {n}", 0.01) for n in range(number)])
+    proxy.cut_rate, proxy.cuts_left, proxy.lateness = 0.3, number // 5, 0.5
+
+    fleet.start(DEMO_DATABASE_URL=proxy.url, FAULTS_BROKEN=broken, FAULTS_LEASE="5")
+    until(lambda: not workers.open_tasks(), 120, "the end of all tasks")
+
+    second_runs = fleet.log().count("lost lease")
+    say(f"{proxy.cuts} commits arrived late, {second_runs} met a second run, broken: {broken}")
+    assert proxy.cuts >= number // 10
+    assert workers.statuses() == {"S": number}, workers.errors()
+    assert effects.seen() == effects.exactly_once(number)
+    assert (second_runs == 0) is holds
+
+
 @pytest.mark.full("mysql")
 @pytest.mark.parametrize(
     ("broken", "holds"), [("", True), pytest.param("session", False, marks=pytest.mark.full)]
