@@ -218,17 +218,24 @@ class WorkerLoop:
         self._strays_due = monotonic() + rounds * conf.get().lease
 
     def _claim_from_candidates(self, wanted: Sequence[_Wanted]) -> bool:
-        while self._candidates:
-            queue = self._candidates.pop(0)
-            found = [(kind.limit, self._claim(queue, kind)) for kind in wanted]
-            if any(len(claimed) == limit for limit, claimed in found):
-                # There may be more than this worker takes: another one shall look. Its own next
+        for _candidate in tuple(self._candidates):
+            queue = self._candidates[0]
+            is_full = has_claimed = False
+            for kind in wanted:
+                claimed = self._claim(queue, kind)
+                self._start(claimed)
+                is_full |= len(claimed) == kind.limit
+                has_claimed |= bool(claimed)
+            # Not before: a claim that met a conflict is made again.
+            self._candidates.pop(0)
+            if is_full or len(wanted) < self._kinds():
+                # There is more, or may be of the kind that there was no room for. Its own next
                 # claim begins with another queue, so that none starves.
                 self._candidates.append(queue)
+            if is_full:
+                # Another worker shall look, too.
                 hints.wake(queue)
-            for _limit, claimed in found:
-                self._start(claimed)
-            if any(claimed for _limit, claimed in found):
+            if has_claimed:
                 return True
         return False
 
@@ -274,7 +281,10 @@ class WorkerLoop:
                 maintenance.expire()
             if found.has_ticks:
                 self._schedule.set()
-        self._candidates += sorted(self._served(woken) - set(self._candidates))
+        # What was paused since is no candidate any more.
+        served = self._served(woken | set(self._candidates))
+        self._candidates = [queue for queue in self._candidates if queue in served]
+        self._candidates += sorted(served - set(self._candidates))
 
     def _served(self, queues: set[str] | frozenset[str]) -> set[str]:
         served = set(queues) - self._paused
@@ -297,6 +307,11 @@ class WorkerLoop:
         room_on_loop = max(0, self._async_pool.size - self._async_pool.busy)
         kinds = (_Wanted(room, without=on_loop), _Wanted(room_on_loop, only=on_loop))
         return [kind for kind in kinds if kind.limit]
+
+    @staticmethod
+    def _kinds() -> int:
+        """Of how many kinds are the tasks: for the threads, and for the loop if any is async."""
+        return 2 if registry.async_names() else 1
 
     def _has_nothing_left(self) -> bool:
         if not self._is_idle() or not self._buffer.drain(self.options.shutdown_timeout):

@@ -12,9 +12,20 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
-from cq import TaskTimeout, buffers, claims, hints, interrupts, leases, operations, recorder, task
+from cq import (
+    TaskTimeout,
+    buffers,
+    claims,
+    hints,
+    interrupts,
+    leases,
+    operations,
+    recorder,
+    registry,
+    task,
+)
 from cq import worker as worker_module
 from cq.models import Act, Task, Worker
 from cq.outcomes import Outcome
@@ -454,3 +465,36 @@ def test_what_waits_for_records_goes_on_with_them_not_with_the_next_poll(
 
     with working(threads=8):
         until(ended(60), 15)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_queue_stays_in_view_while_there_is_room_for_async_tasks_only(settings: Any) -> None:
+    settings.CQ_POLL_INTERVAL = 30.0
+    # None of these is async, so a claim for the loop alone finds nothing.
+    assert registry.async_names()
+    wait_on_thread.delay_many([()] * 3)
+
+    with working(threads=1):
+        until(lambda: _on_threads.now == 1)
+        sleep(0.3)
+        _may_end.set()
+        until(ended(3), 15)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_that_met_a_conflict_is_made_again(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CQ_POLL_INTERVAL = 30.0
+    claim, conflicts = claims.claim, [OperationalError("database is locked")]
+
+    def refused_once(*args: Any, **kwargs: Any) -> Any:
+        if conflicts:
+            raise conflicts.pop()
+        return claim(*args, **kwargs)
+
+    monkeypatch.setattr(claims, "claim", refused_once)
+    count.delay(1)
+
+    with working(threads=1):
+        until(ended(1), 15)
