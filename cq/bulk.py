@@ -126,13 +126,14 @@ def insert(tasks: Sequence[Task]) -> None:
 def _send_one(task: Task, current: BaseDatabaseWrapper) -> None:
     """Insert one row, as every `delay()` does; the statement is put together once."""
     values, usual = task.__dict__, _template()
-    # Within a transaction what was prepared could not be missed without harm.
-    if prepared.may_go_alone(current) and _send_prepared(task, current):
-        return
     names = [name for name, _type in _ALWAYS]
     names += [name for name, _type in _WHEN_SET if values[name] != usual[name]]
     if _has_run_at(task):
         names.append(_RUN_AT.name)
+    # Within a transaction what was prepared could not be missed without harm.
+    is_usual = len(names) == len(_ALWAYS)
+    if is_usual and prepared.may_go_alone(current) and _send_prepared(task, current):
+        return
     returns = current.features.can_return_columns_from_insert
     with current.cursor() as cursor:
         cursor.execute(
@@ -151,15 +152,11 @@ _PREPARED_AFTER = 3
 
 
 def _send_prepared(task: Task, current: BaseDatabaseWrapper) -> bool:
-    """Insert it by a prepared statement; False when nothing was done."""
-    values, usual = task.__dict__, _template()
-    if _has_run_at(task) or any(values[name] != usual[name] for name, _type in _WHEN_SET):
-        return False
+    """Insert one without columns of its own by a prepared statement; False: nothing was done."""
     driver: Any = current.connection
     statement = _insert_prepared()
     if not prepared.is_ready(statement, driver, after=_PREPARED_AFTER):
         return False
-    current.validate_thread_sharing()
     given = [_preparer(name, current.vendor)(task, current) for name, _type in _ALWAYS]
     try:
         encoded = [None if value is None else str(value).encode() for value in given]
@@ -173,7 +170,7 @@ def _send_prepared(task: Task, current: BaseDatabaseWrapper) -> bool:
         return False
     _mark_stored(task, current.alias)
     for place, name in enumerate(_TIMES):
-        values[name] = datetime.fromtimestamp(float(answer.get_value(0, place)), UTC)
+        task.__dict__[name] = datetime.fromtimestamp(float(answer.get_value(0, place)), UTC)
     return True
 
 

@@ -15,14 +15,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from . import conf, prepared
-from .database import (
-    NOW,
-    connection,
-    is_true,
-    locked,
-    read_by,
-    write_transaction,
-)
+from .database import NOW, connection, is_true, locked, read_by, write_transaction
 from .models import Task, Worker
 from .outcomes import Claimed
 from .states import Cause, Status
@@ -88,7 +81,7 @@ class _Wanted:
 def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
     """One statement and one round trip, however many tasks; PostgreSQL alone can."""
     condition, parameters = _condition(wanted)
-    statement = _claim_at_once(condition, ("text",) * len(parameters))
+    statement = _claim_at_once(condition)
     # A suspect or a rare function has an index of its own, and few rows to sort.
     ask = prepared.rows if wanted.suspects or wanted.only else prepared.rows_by_index
     found = ask(statement, [*parameters, wanted.limit, worker.pk])
@@ -128,12 +121,12 @@ def _lease_at_once(worker: Worker, wanted: _Wanted) -> list[Claimed]:
 
 
 @lru_cache(16)
-def _claim_at_once(condition: str, types: tuple[str, ...]) -> prepared.Statement:
+def _claim_at_once(condition: str) -> prepared.Statement:
     table = connection().ops.quote_name(Task._meta.db_table)
     return prepared.Statement(
         # A name for each condition: which functions are held or excepted is part of it.
         f"cq_claim_{md5(condition.encode(), usedforsecurity=False).hexdigest()[:12]}",
-        (*types, "int8", "int8"),
+        (*["text"] * condition.count("%s"), "int8", "int8"),
         f"WITH due AS MATERIALIZED (SELECT id, priority, expires_at IS NOT NULL"
         f" AND started IS NULL AND expires_at <= STATEMENT_TIMESTAMP() AS has_expired"
         f" FROM {table} WHERE {condition} AND run_at <= STATEMENT_TIMESTAMP()"

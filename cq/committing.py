@@ -88,6 +88,7 @@ _END = prepared.Statement(
     ("timestamptz", "timestamptz", "text", "uuid", "int8", "int4", "uuid"),
     f'WITH ended AS (UPDATE "{Task._meta.db_table}" SET {DONE}, started = %s,'
     f" finished = %s, result = (%s)::jsonb WHERE id = %s AND worker_id = %s AND claim = %s"
+    # Not by the index of roots either.
     f" AND {BY_ID_ALONE} AND (root_id = %s) IS TRUE AND parent_id IS NULL AND NOT has_followers"
     # An error if there is none, which keeps the COMMIT behind it from being carried out.
     f" RETURNING id) SELECT 1 / COUNT(*) FROM ended",

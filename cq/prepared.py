@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.db import ProgrammingError
+from django.db import OperationalError, ProgrammingError
 
 from .database import IDLE, IN_ERROR, IN_TRANSACTION, connection
 
@@ -27,6 +27,7 @@ DONE, ROWS = 1, 2
 NOT_PREPARED = b"26000"
 _SQLSTATE = ord("C")
 _GUARD = "cq_prepare"
+END_SECONDS = 5.0
 
 
 # A plan that is kept was perhaps made when the table was small, and reads all of it when it has
@@ -162,7 +163,6 @@ def rows_by_index(statement: Statement, values: Sequence[Any]) -> list[Any]:
     current: Any = connection()
     if current.in_atomic_block or current.features.uses_server_side_binding:
         return rows(statement, values)
-    current.ensure_connection()
     with current.cursor() as cursor:
         if not _executed(statement, cursor, values, current.connection):
             marks = ["%s"] * len(values)
@@ -212,16 +212,22 @@ def end_session(driver: Any) -> None:
     """End the session that *driver* was connected to, before what it was last sent is judged.
 
     Its last message may still be under way; once this returns, it has taken effect or never will.
-    Nothing happens for a session of which nothing was prepared.
+    Nothing happens for one whose process is not known: it was sent no such message. Raises
+    `OperationalError` when it does not end within `END_SECONDS`.
     """
-    session = _sessions.get(driver)
-    if session is not None and session.process is not None:
-        with connection().cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE pid = %s AND backend_start = %s",
-                session.process,
-            )
+    session = _sessions.get(driver) if driver is not None else None
+    if session is None or session.process is None:
+        return
+    with connection().cursor() as cursor:
+        cursor.execute(_TERMINATE, [int(1000 * END_SECONDS), *session.process])
+        if cursor.fetchone() == (False,):
+            raise OperationalError(f"session {session.process[0]} does not end")
+
+
+_TERMINATE = (
+    "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+    " WHERE pid = %s AND backend_start = %s"
+)
 
 
 def may_go_alone(current: Any) -> bool:

@@ -92,8 +92,6 @@ class WorkerLoop:
         self._leased: set[tuple[UUID, int]] = set()
         self._strays_due = 0.0
         self._has_suspects = False
-        # More has run than is recorded: the next claim waits for that.
-        self._waits_for_records = False
         # The queues whose wakes are received; one that only calls name is learnt from the table.
         self._hinted = {CONSOLE_QUEUE, *(options.queues or registry.queues())}
         self._pool = ThreadPool(options.threads, self._run_one, self._on_taken)
@@ -294,12 +292,9 @@ class WorkerLoop:
 
     def _wanted(self) -> list[_Wanted]:
         """How many tasks of which kind there is room for; empty: for none at all."""
-        # Before the look: a record that comes after it wakes this loop.
-        self._waits_for_records = True
         if self._quiet or self._buffer.backlog > BACKLOG:
             self._prefetch.low_water = 0
             return []
-        self._waits_for_records = False
         room = self._prefetch.room(self._pool.busy, self._pool.queued)
         on_loop = registry.async_names()
         if not on_loop:
@@ -403,7 +398,8 @@ class WorkerLoop:
             claimed = outcome.claimed
             self._leased.discard((claimed.id, claimed.claim))
         self._runs.forget(outcome.claimed for outcome in outcomes)
-        if self._has_suspects or self._waits_for_records:
+        # Where all that was claimed has run, the next claim may have waited for this record.
+        if self._has_suspects or not self._pool.queued:
             self._wake.set()
 
     # Hints

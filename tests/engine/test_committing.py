@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Group
@@ -105,36 +104,28 @@ def test_effects_result_and_hooks_come_once(at_once: list[bool]) -> None:
     assert is_prepared() == 1
 
 
-def take_away(task_id: UUID) -> None:
-    Task.objects.filter(pk=task_id).update(claim=99)
-
-
-def test_who_has_lost_the_lease_commits_nothing(at_once: list[bool]) -> None:
+def run_one_that_loses_its_lease() -> None:
     @task
     def act(cqt: Context) -> None:
         Group.objects.create(name="a")
-        elsewhere(lambda: take_away(cqt.id))
+        elsewhere(lambda: Task.objects.filter(pk=cqt.id).update(claim=99))
 
     act.delay()
     run_pending(limit=1)
+
+
+def test_who_has_lost_the_lease_commits_nothing(at_once: list[bool]) -> None:
+    run_one_that_loses_its_lease()
 
     assert at_once == [False]
     assert names() == []
 
 
-def test_the_control_without_the_error_it_commits(
-    at_once: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_control_without_the_error_it_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     harmless = committing._END.sql.replace("1 / COUNT", "1 + COUNT")
     monkeypatch.setattr(committing, "_END", committing._END._replace(sql=harmless))
 
-    @task
-    def act(cqt: Context) -> None:
-        Group.objects.create(name="a")
-        elsewhere(lambda: take_away(cqt.id))
-
-    act.delay()
-    run_pending(limit=1)
+    run_one_that_loses_its_lease()
 
     assert names() == ["a"]
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
+from math import inf
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.forms.models import model_to_dict
 from django.test.utils import CaptureQueriesContext
 
-from cq import bulk, prepared, task
+from cq import bulk, claims, leases, prepared, task
 from cq.context import Context
 from cq.exceptions import NotEncodable
 from cq.models import Task
@@ -253,3 +254,90 @@ def test_a_test_runner_that_refuses_queries_refuses_it(
             work.delay()
 
     assert Task.objects.count() == number
+
+
+class TestPlans:
+    """A plan is kept for as long as it is good, and for what is asked again soon."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        now = [1_000.0]
+        monkeypatch.setattr(prepared, "monotonic", lambda: now[0])
+        return now
+
+    def test_it_is_made_anew_when_it_is_too_old(self, clock: list[float]) -> None:
+        driver = connection.connection
+        one = prepared.Statement("cq_test", ("int4",), "SELECT %s")
+
+        def prepared_at() -> Any:
+            return ask("SELECT prepare_time FROM pg_prepared_statements WHERE name = 'cq_test'")
+
+        assert [prepared.is_ready(one, driver) for _ in range(2)] == [False, True]
+        first = prepared_at()
+        clock[0] += prepared.PLAN_SECONDS - 0.1
+        assert prepared.is_ready(one, driver)
+        assert prepared_at() == first
+        clock[0] += 0.2
+        # Too long ago: who asks so seldom has it planned each time.
+        assert not prepared.is_ready(one, driver)
+        assert prepared.is_ready(one, driver)
+        assert prepared_at() > first
+
+    def test_what_has_nothing_to_choose_is_kept(self, clock: list[float]) -> None:
+        one = prepared.Statement("cq_test", ("int4",), "SELECT %s", seconds=inf)
+
+        assert prepared.is_ready(one, connection.connection)
+        clock[0] += 10_000
+        assert prepared.is_ready(one, connection.connection)
+
+    def test_small_claims_are_prepared_and_batches_are_not(self) -> None:
+        worker = leases.register(queues=[], threads=1, is_embedded=False, is_scheduler=False)
+        counted = "SELECT COUNT(*) FROM pg_prepared_statements WHERE name LIKE 'cq_claim%'"
+        work.delay_many([()] * 100)
+
+        for _ in range(5):
+            assert len(claims.claim(worker, "default", 11)) == 11
+        assert ask(counted) == 0
+        for _ in range(5):
+            assert len(claims.claim(worker, "default", 1)) == 1
+        assert ask(counted) == 1
+
+
+class TestEndOfASession:
+    def test_it_is_gone_when_it_is_said_to_be(self) -> None:
+        lost = connection.copy()
+        lost.ensure_connection()
+        assert prepared.is_own(lost.connection)
+        pid = lost.connection.info.backend_pid
+
+        prepared.end_session(lost.connection)
+
+        assert ask(f"SELECT COUNT(*) FROM pg_stat_activity WHERE pid = {pid}") == 0
+        lost.close()
+
+    def test_one_that_does_not_end_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lost = connection.copy()
+        lost.ensure_connection()
+        assert prepared.is_own(lost.connection)
+        process = prepared._sessions[lost.connection].process
+        assert process
+        # What pg_terminate_backend() says when its time is over.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE FUNCTION pg_temp.pg_terminate_backend(int, int) RETURNS bool"
+                " LANGUAGE sql AS 'SELECT false'"
+            )
+        deaf = "SELECT pg_temp.pg_terminate_backend(pid, %s)"
+        monkeypatch.setattr(
+            prepared, "_TERMINATE", prepared._TERMINATE.replace(deaf.replace("pg_temp.", ""), deaf)
+        )
+
+        with pytest.raises(OperationalError, match=f"session {process[0]} does not end"):
+            prepared.end_session(lost.connection)
+        lost.close()
+
+    def test_nobody_is_ended_who_is_not_known(self) -> None:
+        prepared.end_session(None)
+        prepared.end_session(connection.connection)
+
+        assert ask("SELECT 1") == 1
