@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from urllib.parse import quote
 import hypothesis
 import pytest
 import pytest_django
-from django.db import connection
+from asgiref.sync import sync_to_async
+from django.db import connection, connections
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -43,6 +46,14 @@ def django_db_setup(
         while (left := _other_sessions()) and monotonic() < deadline:
             sleep(0.05)
     assert not left, f"Database sessions that no test has closed: {left}"
+
+
+@pytest.fixture(autouse=True)
+def closed_thread_of_async_code(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Close what an async test has opened in the thread that asgiref keeps for all of them."""
+    yield
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        asyncio.run(sync_to_async(connections.close_all)())
 
 
 def _other_sessions() -> list[tuple[str, str, str]]:

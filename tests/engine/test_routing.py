@@ -6,9 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
 from channels.testing import ApplicationCommunicator
-from django.db import connections
 
 from cq import task
 from cq.models import Task, Worker
@@ -44,4 +42,3 @@ async def test_a_wake_lets_what_is_due_run_with_all_that_follows() -> None:
     async with asyncio.timeout(60):
         while await Worker.objects.filter(stopped=None).aexists():
             await consumer.receive_nothing(0.05)
-    await sync_to_async(connections.close_all)()

@@ -125,7 +125,6 @@ async def test_the_async_twin_waits_without_holding_up_its_loop() -> None:
     assert was_waiting
     assert waited is stored
     assert stored.result == 42
-    await sync_to_async(connections.close_all)()
 
 
 async def test_the_async_twin_raises_past_its_timeout() -> None:
@@ -135,7 +134,6 @@ async def test_the_async_twin_raises_past_its_timeout() -> None:
         await stored.await_(timeout=0.2)
 
     assert (await Task.objects.aget()).status == Status.QUEUED
-    await sync_to_async(connections.close_all)()
 
 
 async def test_the_async_twin_refuses_to_wait_inside_a_transaction() -> None:
@@ -151,4 +149,3 @@ async def test_the_async_twin_refuses_to_wait_inside_a_transaction() -> None:
             await stored.await_(timeout=5)
     finally:
         await sync_to_async(block.__exit__)(None, None, None)
-    await sync_to_async(connections.close_all)()
