@@ -55,7 +55,8 @@ def enqueue(
     is one; the call then waits for another uncommitted call of the same key.
     """
     task = build(call, place=place, status=Status.QUEUED if submit else Status.PENDING)
-    task.replaces_id = replacing
+    if replacing is not None:
+        task.replaces_id = replacing
     if place is TOP and not submit and _is_keyed_by_arguments(call):
         task.coalesce_key = key_until_submit(task.pk)
     elif place is TOP:
@@ -108,8 +109,9 @@ def enqueue_many(
         with pipelined() if runs_ahead else nullcontext():
             for start in range(0, len(calls), step):
                 part = [build(call) for call in calls[start : start + step]]
-                for task, task_id in zip(part, replaced[start : start + step], strict=True):
-                    task.replaces_id = task_id
+                if replacing:
+                    for task, task_id in zip(part, replaced[start : start + step], strict=True):
+                        task.replaces_id = task_id
                 insert(part)
                 tasks += part
         announce(tasks)

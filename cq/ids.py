@@ -28,7 +28,7 @@ _UNKNOWN = SafeUUID.unknown
 _lock = threading.Lock()
 _millisecond = 0
 _counter = 0
-_tails: Iterator[int] = iter(())
+_random: Iterator[int] = iter(())
 
 
 def uuid7() -> UUID:
@@ -59,36 +59,45 @@ def uuid7_many(number: int) -> list[UUID]:
 
 def _next_value() -> int:
     """Return the bits of the next id; the caller holds the lock."""
-    global _millisecond, _counter, _tails
+    global _millisecond, _counter
     now = time_ns() // 1_000_000
     if now > _millisecond:
         _millisecond = now
-        _counter = int.from_bytes(os.urandom(6), "big") & _SEED_MASK
+        _counter = _seed()
     else:
         _counter += 1
         if _counter == _COUNTER_LIMIT:
             _millisecond += 1
-            _counter = int.from_bytes(os.urandom(6), "big") & _SEED_MASK
-    tail = next(_tails, None)
-    if tail is None:
-        # One system call for many ids: it takes as long as everything else together.
-        _tails = iter(struct.unpack(">256I", os.urandom(1024)))
-        tail = next(_tails)
+            _counter = _seed()
     return (
         _millisecond << 80
         | _VERSION_AND_VARIANT
         | (_counter >> 30) << 64
         | (_counter & _LOW) << 32
-        | tail
+        | _random_bits()
     )
+
+
+def _seed() -> int:
+    return (_random_bits() << 32 | _random_bits()) & _SEED_MASK
+
+
+def _random_bits() -> int:
+    """32 of them; one system call for many ids: it takes as long as everything else together."""
+    global _random
+    bits = next(_random, None)
+    if bits is None:
+        _random = iter(struct.unpack(">256I", os.urandom(1024)))
+        bits = next(_random)
+    return bits
 
 
 def _forget_after_fork() -> None:
     # The child would go on from its parent's counter, and another thread of the parent may have
     # held the lock at the fork.
-    global _lock, _counter, _tails
+    global _lock, _counter, _random
     _lock = threading.Lock()
-    _tails = iter(())
+    _random = iter(())
     # A full counter is seeded anew by the next id, whatever the clock says, and that id still
     # sorts behind those that the child inherited.
     _counter = _COUNTER_LIMIT - 1

@@ -26,6 +26,7 @@ from .database import IDLE, IN_ERROR, IN_TRANSACTION, connection
 DONE, ROWS = 1, 2
 NOT_PREPARED = b"26000"
 _SQLSTATE = ord("C")
+_BINARY = 1
 _GUARD = "cq_prepare"
 END_SECONDS = 5.0
 
@@ -128,13 +129,16 @@ def outlive(statement: Statement, driver: Any) -> None:
 def run(statement: Statement, driver: Any, values: Sequence[bytes | None]) -> Any | None:
     """The rows of *statement*, which `is_ready`; None when it was refused and did nothing.
 
-    Through libpq itself: what psycopg does around each query takes as long as the query.
+    Values go there as text and come back in PostgreSQL's binary form. Through libpq itself: what
+    psycopg does around each query takes as long as the query.
     """
     import psycopg
 
     try:
         with driver.lock:
-            answer = driver.pgconn.exec_prepared(statement.name.encode(), values)
+            answer = driver.pgconn.exec_prepared(
+                statement.name.encode(), values, result_format=_BINARY
+            )
     except psycopg.Error:
         # The connection is gone, as whoever uses it next will hear.
         return None
