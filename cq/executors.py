@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import Empty, SimpleQueue
-from time import monotonic
+from queue import Empty
+from time import monotonic, sleep
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -22,10 +23,22 @@ logger = logging.getLogger("cq")
 
 # An idle thread gives its connections back, as Django does after a request.
 IDLE_SECONDS = 5.0
+# Shorter than a round trip to a server; so many threads run as many of them as can be recorded.
+BRIEF_SECONDS = 0.0002
+FEW = 2
+# Of about the last so many tasks, how many must have been brief. One in fifty is interrupted, and
+# looks long, because another thread wants Python's lock.
+MEMORY, MOSTLY = 64, 0.9
+# When nobody has taken a task for so long, one more thread works.
+LOOK_SECONDS = 0.005
 
 
 class ThreadPool:
-    """A fixed number of threads that run claimed tasks in the order of their claims."""
+    """A fixed number of threads that run claimed tasks in the order of their claims.
+
+    All of them work, except on tasks so brief that they cannot have waited for anything: those
+    keep Python's one lock busy by themselves, and more threads would only queue for it.
+    """
 
     def __init__(
         self, threads: int, run: Callable[[Claimed], None], on_taken: Callable[[], None]
@@ -34,8 +47,15 @@ class ThreadPool:
         self.busy = 0
         self._run = run
         self._on_taken = on_taken
-        self._queue: SimpleQueue[Claimed | None] = SimpleQueue()
+        self._waiting: deque[Claimed] = deque()
         self._lock = threading.Lock()
+        # Whoever waits for a task sits here; the last one to come is the first to be called.
+        self._seats: list[_Seat] = []
+        self._working = threads
+        self._has_lookout = False
+        self._is_stopping = False
+        self._taken = 0
+        self._brevity = _Brevity()
         self._threads = [
             threading.Thread(target=self._work, name=f"cq-task-{number}", daemon=True)
             for number in range(threads)
@@ -48,31 +68,31 @@ class ThreadPool:
     @property
     def queued(self) -> int:
         """Claimed, not started."""
-        return self._queue.qsize()
+        return len(self._waiting)
 
     @property
     def is_idle(self) -> bool:
         return not self.busy and not self.queued
 
     def submit(self, claimed: Iterable[Claimed]) -> None:
-        for one in claimed:
-            self._queue.put(one)
+        self._waiting.extend(claimed)
+        with self._lock:
+            self._call_workers()
 
     def withdraw(self) -> list[Claimed]:
         """Take back what has not been started."""
         withdrawn: list[Claimed] = []
-        while True:
-            try:
-                one = self._queue.get_nowait()
-            except Empty:
-                return withdrawn
-            if one is not None:
-                withdrawn.append(one)
+        with suppress(IndexError):
+            while True:
+                withdrawn.append(self._waiting.popleft())
+        return withdrawn
 
     def stop(self, timeout: float) -> bool:
         """Let the threads end after what they run; False when some still run at *timeout*."""
-        for _thread in self._threads:
-            self._queue.put(None)
+        with self._lock:
+            self._is_stopping = True
+            while self._seats:
+                self._call()
         deadline = monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - monotonic()))
@@ -87,28 +107,109 @@ class ThreadPool:
                 close_old_connections()
                 continue
             if claimed is None:
-                leave_transaction()
                 break
             with self._lock:
                 self.busy += 1
+                self._taken += 1
             self._on_taken()
+            began = monotonic()
             try:
                 self._run(claimed)
             except Exception:
                 logger.exception("worker fault task=%s", claimed.id)
             finally:
+                self._brevity.saw(monotonic() - began)
                 drop_broken()
                 with self._lock:
                     self.busy -= 1
         connections.close_all()
 
     def _next(self) -> Claimed | None:
-        """The next one in the queue; raises `Empty` when none comes for some seconds."""
-        try:
-            return self._queue.get_nowait()
-        except Empty:
+        """The next one; None when the pool stops; raises `Empty` when none comes for seconds."""
+        seat = _Seat()
+        while True:
+            with suppress(IndexError):
+                return self._waiting.popleft()
             leave_transaction()
-            return self._queue.get(timeout=IDLE_SECONDS)
+            with self._lock:
+                if self._waiting:
+                    continue
+                if self._is_stopping:
+                    return None
+                self._working -= 1
+                self._seats.append(seat)
+            if not seat.wait(IDLE_SECONDS) and self._gets_up(seat):
+                raise Empty
+            if seat.is_lookout:
+                self._look_out()
+
+    def _gets_up(self, seat: _Seat) -> bool:
+        """Wait no more; False when the call has just come."""
+        with self._lock:
+            if seat not in self._seats:
+                return False
+            self._seats.remove(seat)
+            self._working += 1
+            return True
+
+    def _look_out(self) -> None:
+        """Let others work; return to work when they do not get on, or when nothing is left."""
+        is_needed = False
+        while not is_needed:
+            taken = self._taken
+            sleep(LOOK_SECONDS)
+            with self._lock:
+                is_over = not self._waiting or self._is_stopping
+                is_needed = is_over or self._taken == taken or not self._brevity.is_usual
+                if is_needed:
+                    self._working += 1
+                    self._has_lookout = False
+                    self._call_workers()
+
+    def _call_workers(self) -> None:
+        """Call as many as there is work for, or few and a lookout; under the lock."""
+        needed = min(self.size, self._working + len(self._waiting))
+        wanted = min(needed, FEW) if self._brevity.is_usual else needed
+        while self._seats and self._working < wanted:
+            self._call()
+        if self._seats and self._working < needed and not self._has_lookout:
+            self._has_lookout = True
+            self._call(is_lookout=True)
+
+    def _call(self, *, is_lookout: bool = False) -> None:
+        self._working += not is_lookout
+        self._seats.pop().call(is_lookout=is_lookout)
+
+
+class _Seat:
+    """Where a thread waits until it is called."""
+
+    def __init__(self) -> None:
+        self.is_lookout = False
+        self._called = threading.Lock()
+        self._called.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Was it called within so many *seconds*?"""
+        return self._called.acquire(timeout=seconds)
+
+    def call(self, *, is_lookout: bool) -> None:
+        self.is_lookout = is_lookout
+        self._called.release()
+
+
+class _Brevity:
+    """Are tasks usually brief? A few that take long by chance do not change that."""
+
+    def __init__(self) -> None:
+        self._share = 0.0
+
+    @property
+    def is_usual(self) -> bool:
+        return self._share > MOSTLY
+
+    def saw(self, seconds: float) -> None:
+        self._share += ((seconds < BRIEF_SECONDS) - self._share) / MEMORY
 
 
 class AsyncPool:

@@ -324,12 +324,14 @@ class WorkerLoop:
     # Running
 
     def _start(self, claimed: Sequence[Claimed]) -> None:
+        for_threads = []
         for one in claimed:
             self._leased.add((one.id, one.claim))
             if registry.is_registered(one.func_name) and registry.get(one.func_name).is_async:
                 self._async_pool.submit(one)
             else:
-                self._pool.submit((one,))
+                for_threads.append(one)
+        self._pool.submit(for_threads)
 
     def _run_one(self, claimed: Claimed) -> None:
         if not self._may_start(claimed):

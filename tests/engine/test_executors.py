@@ -1,0 +1,198 @@
+"""How many of a worker's threads work, and does any task wait for longer because of that?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from cq import executors
+from cq.executors import ThreadPool
+from engine.looking import until
+
+THREADS = 6
+
+
+class Place:
+    """Where tasks of a pool wait to be let go, and who has come there."""
+
+    def __init__(self) -> None:
+        self.come: list[int] = []
+        self.open = threading.Event()
+
+    def task(self) -> None:
+        self.come.append(threading.get_ident())
+        assert self.open.wait(30)
+
+
+@contextmanager
+def running(pool: ThreadPool) -> Iterator[ThreadPool]:
+    pool.start()
+    try:
+        yield pool
+    finally:
+        assert pool.stop(30)
+
+
+def new_pool() -> ThreadPool:
+    def call(task: Any) -> None:
+        task()
+
+    return ThreadPool(THREADS, call, lambda: None)
+
+
+def submit(pool: ThreadPool, task: Callable[[], None], number: int) -> None:
+    tasks: list[Any] = [task] * number
+    pool.submit(tasks)
+
+
+def make_brief(pool: ThreadPool) -> None:
+    """Let it run brief tasks until it takes them for usual."""
+    while not pool._brevity.is_usual:
+        submit(pool, lambda: None, 50)
+        until(lambda: pool.is_idle)
+    until(lambda: len(pool._seats) == THREADS)
+
+
+def test_all_threads_work_on_what_takes_long() -> None:
+    place = Place()
+    with running(new_pool()) as pool:
+        submit(pool, place.task, 2 * THREADS)
+        until(lambda: len(place.come) == THREADS)
+        place.open.set()
+
+    assert len(set(place.come)) == THREADS
+    assert len(place.come) == 2 * THREADS
+
+
+def test_few_work_while_tasks_are_brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.3)
+    workers = set()
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        submit(pool, lambda: workers.add(threading.get_ident()), 3_000)
+        until(lambda: pool.is_idle)
+
+    assert 1 <= len(workers) <= executors.FEW
+
+
+def test_the_control_when_brief_tasks_are_unknown_all_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executors, "BRIEF_SECONDS", 0.0)
+    gate, workers = threading.Barrier(THREADS), set()
+
+    def task() -> None:
+        workers.add(threading.get_ident())
+        gate.wait(30)
+
+    with running(new_pool()) as pool:
+        submit(pool, lambda: None, 500)
+        submit(pool, task, THREADS)
+        until(lambda: pool.is_idle)
+
+    assert len(workers) == THREADS
+
+
+def test_long_ones_behind_brief_ones_do_not_wait_for_each_other() -> None:
+    place = Place()
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        began = monotonic()
+        submit(pool, place.task, THREADS)
+        until(lambda: len(place.come) == THREADS)
+        took = monotonic() - began
+        place.open.set()
+
+    assert len(set(place.come)) == THREADS
+    # One lookout after the other; far below the time of a poll, however busy the machine is.
+    assert took < 5
+
+
+def test_one_more_is_called_when_few_do_not_get_on() -> None:
+    place, brief = Place(), []
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        submit(pool, place.task, executors.FEW)
+        until(lambda: len(place.come) == executors.FEW)
+        submit(pool, lambda: brief.append(1), 20)
+        until(lambda: len(brief) == 20)
+        place.open.set()
+
+
+def test_the_control_without_a_lookout_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.5)
+    place, brief = Place(), []
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        submit(pool, place.task, executors.FEW)
+        until(lambda: len(place.come) == executors.FEW)
+        submit(pool, lambda: brief.append(1), 20)
+        threading.Event().wait(0.2)
+        were_waiting = pool.queued
+        place.open.set()
+
+    assert were_waiting == 20
+    assert len(brief) == 20
+
+
+def test_a_pool_that_stops_runs_what_was_submitted_and_ends_at_once() -> None:
+    done: list[int] = []
+    pool = new_pool()
+    pool.start()
+    make_brief(pool)
+    submit(pool, lambda: done.append(1), 500)
+    began = monotonic()
+
+    assert pool.stop(30)
+
+    assert len(done) == 500
+    assert monotonic() - began < executors.IDLE_SECONDS
+
+
+def test_what_is_withdrawn_does_not_run() -> None:
+    place, later = Place(), []
+    with running(new_pool()) as pool:
+        submit(pool, place.task, THREADS)
+        until(lambda: len(place.come) == THREADS)
+        submit(pool, lambda: later.append(1), 5)
+        withdrawn = pool.withdraw()
+        place.open.set()
+
+    assert len(withdrawn) == 5
+    assert later == []
+
+
+def test_an_idle_thread_gives_its_connections_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = []
+    monkeypatch.setattr(executors, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(executors, "close_old_connections", lambda: given_back.append(1))
+    done: list[int] = []
+    with running(new_pool()) as pool:
+        until(lambda: len(given_back) > 2 * THREADS)
+        submit(pool, lambda: done.append(1), 50)
+        until(lambda: len(done) == 50)
+
+
+def test_many_rounds_lose_no_task() -> None:
+    """Threads sit down, look out and are called again while tasks come one by one and in crowds."""
+    left, lock = [0], threading.Lock()
+
+    def task() -> None:
+        with lock:
+            left[0] -= 1
+
+    with running(new_pool()) as pool:
+        for round_ in range(300):
+            size = (1, 2, 40)[round_ % 3]
+            with lock:
+                left[0] += size
+            submit(pool, task, size)
+            if round_ % 5 == 0:
+                until(lambda: left[0] == 0)
+        until(lambda: left[0] == 0)
+        until(lambda: pool._working == 0 and len(pool._seats) == THREADS)
