@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import md5
@@ -12,10 +12,12 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
+from django.db import DataError
 from django.db.models.functions import Now
 
 from . import conf, prepared
 from .database import NOW, connection, is_true, locked, read_by, write_transaction
+from .ids import from_hex
 from .models import Task, Worker
 from .outcomes import Claimed
 from .states import Cause, Status
@@ -159,51 +161,44 @@ def _condition(wanted: _Wanted) -> tuple[str, list[Any]]:
 
 
 def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed]:
-    """One statement too, without the ORM's conversions of every time and id."""
-    condition, parameters = _condition(wanted)
-    # Beside parameters a percent sign stands for itself only when it is doubled.
-    now = NOW["sqlite"].replace("%", "%%")
-    with write_transaction(durable=True) as current, current.cursor() as cursor:
-        table = current.ops.quote_name(Task._meta.db_table)
-        cursor.execute(
-            f"UPDATE {table} SET {_LEASE}{now} WHERE id IN"
-            f" (SELECT id FROM {read_by(Task, 'cq_task_for_claim')}"
-            f" WHERE {condition} AND run_at <= {now}"
-            f" AND (expires_at IS NULL OR started IS NOT NULL OR expires_at > {now})"
-            f" ORDER BY priority DESC, run_at, id LIMIT %s)"
-            # As texts: the driver would call Python for each time.
-            f" RETURNING -priority, run_at || '', {', '.join(_RETURNED)}, started || ''",
-            [worker.pk, *parameters, wanted.limit],
-        )
-        found = sorted(cursor.fetchall())
-        if len(found) < wanted.limit:
+    """All rows as one text: the driver lets go of Python's lock before each row that it fetches,
+    and waits for it behind all running tasks."""
+    try:
+        with write_transaction(durable=True) as current, current.cursor() as cursor:
+            condition, parameters = _condition(wanted)
+            found = _due_rows(cursor, condition, [*parameters, wanted.limit])
+            if len(found) < wanted.limit:
+                _expire_some(cursor, condition, [*parameters, wanted.limit])
+            if not found:
+                return []
+            started = found[0][-1]
             cursor.execute(
-                f"SELECT id FROM {table} WHERE {condition} AND run_at <= {now}"
-                f" AND started IS NULL AND expires_at <= {now} LIMIT %s",
-                [*parameters, wanted.limit],
+                f"UPDATE {current.ops.quote_name(Task._meta.db_table)} SET {_LEASE}%s"
+                f" WHERE id IN (SELECT value FROM json_each(%s))",
+                [worker.pk, started, json.dumps([row[2] for row in found])],
             )
-            expired = [UUID(row[0]) for row in cursor.fetchall()]
-            if expired:
-                _expire(expired)
+    except DataError:
+        # More than a text can hold.
+        if wanted.limit == 1:
+            raise
+        return _lease_under_the_write_lock(worker, replace(wanted, limit=wanted.limit // 2))
     leased = monotonic()
-    if not found:
-        return []
-    leased_at = datetime.fromisoformat(found[0][-1]).replace(tzinfo=UTC)
+    leased_at = datetime.fromisoformat(started).replace(tzinfo=UTC)
     return [
         Claimed(
-            id=(task_id := UUID(row[2])),
+            id=(task_id := from_hex(row[2])),
             func_name=row[3],
-            args=json.loads(row[4]),
-            kwargs=json.loads(row[5]),
+            args=row[4],
+            kwargs=row[5],
             queue=wanted.queue,
-            attempt=row[6],
+            attempt=row[6] + 1,
             attempts_before=row[7],
-            claim=row[8],
+            claim=row[8] + 1,
             worker_id=worker.pk,
             worker_name=worker.name,
-            parent_id=row[9] and UUID(row[9]),
-            previous_id=row[10] and UUID(row[10]),
-            root_id=task_id if row[11] == row[2] else UUID(row[11]),
+            parent_id=row[9] and from_hex(row[9]),
+            previous_id=row[10] and from_hex(row[10]),
+            root_id=task_id if row[11] == row[2] else from_hex(row[11]),
             depth=row[12],
             retries=row[13],
             timeout=row[14],
@@ -215,6 +210,35 @@ def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed
         )
         for row in found
     ]
+
+
+# Beside parameters a percent sign stands for itself only when it is doubled.
+_NOW_LITE = NOW["sqlite"].replace("%", "%%")
+
+
+def _due_rows(cursor: Any, condition: str, parameters: list[Any]) -> list[Any]:
+    returned = ", ".join(f"json({n})" if n in ("args", "kwargs") else n for n in _RETURNED)
+    cursor.execute(
+        f"SELECT json_group_array(json_array(-priority, run_at, {returned}, {_NOW_LITE}))"
+        f" FROM (SELECT priority, run_at, {', '.join(_RETURNED)}"
+        f" FROM {read_by(Task, 'cq_task_for_claim')}"
+        f" WHERE {condition} AND run_at <= {_NOW_LITE}"
+        f" AND (expires_at IS NULL OR started IS NOT NULL OR expires_at > {_NOW_LITE})"
+        f" ORDER BY priority DESC, run_at, id LIMIT %s)",
+        parameters,
+    )
+    return sorted(json.loads(cursor.fetchone()[0]))
+
+
+def _expire_some(cursor: Any, condition: str, parameters: list[Any]) -> None:
+    cursor.execute(
+        f"SELECT id FROM {Task._meta.db_table} WHERE {condition} AND run_at <= {_NOW_LITE}"
+        f" AND started IS NULL AND expires_at <= {_NOW_LITE} LIMIT %s",
+        parameters,
+    )
+    expired = [from_hex(row[0]) for row in cursor.fetchall()]
+    if expired:
+        _expire(expired)
 
 
 def _lease_in_steps(worker: Worker, wanted: _Wanted) -> list[Claimed]:
