@@ -126,11 +126,11 @@ class ThreadPool:
 
     def _next(self) -> Claimed | None:
         """The next one; None when the pool stops; raises `Empty` when none comes for seconds."""
-        seat = _Seat()
         while True:
             with suppress(IndexError):
                 return self._waiting.popleft()
             leave_transaction()
+            seat = _Seat()
             with self._lock:
                 if self._waiting:
                     continue
@@ -182,7 +182,7 @@ class ThreadPool:
 
 
 class _Seat:
-    """Where a thread waits until it is called."""
+    """Where a thread waits until it is called, once."""
 
     def __init__(self) -> None:
         self.is_lookout = False

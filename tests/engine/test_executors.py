@@ -178,8 +178,9 @@ def test_an_idle_thread_gives_its_connections_back(monkeypatch: pytest.MonkeyPat
         until(lambda: len(done) == 50)
 
 
-def test_many_rounds_lose_no_task() -> None:
-    """Threads sit down, look out and are called again while tasks come one by one and in crowds."""
+def test_many_rounds_lose_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads sit down, get up, look out and are called, by single tasks and by crowds."""
+    monkeypatch.setattr(executors, "IDLE_SECONDS", 0.001)
     left, lock = [0], threading.Lock()
 
     def task() -> None:
