@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
@@ -177,8 +176,7 @@ class RecordBuffer:
             self._on_recorded([outcome])
             return
         logger.error("cannot record task=%s: %r", outcome.claimed.id, error)
-        failed = replace(
-            outcome,
+        failed = outcome._replace(
             status=Status.FAILURE,
             result=None,
             followers=(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +60,7 @@ class Run:
         self._root_id, self._depth = claimed.root_id, claimed.depth
         self.is_atomic = is_atomic
         self.sink = sink
-        self.cancelled = threading.Event()
+        self.is_cancelled = False
         self.interrupt = Interrupt()
         # When it should have ended, by the monotonic clock; 0 for a task without timeout.
         self.deadline = 0.0
@@ -251,11 +250,11 @@ class Context(Chainable["Follower"]):
     @property
     def is_cancelled(self) -> bool:
         """Was a cancel asked for?"""
-        return self._run.cancelled.is_set()
+        return self._run.is_cancelled
 
     def checkpoint(self) -> None:
         """Raise `TaskCancelled` when a cancel was asked for."""
-        if self._run.cancelled.is_set():
+        if self._run.is_cancelled:
             raise TaskCancelled
 
 

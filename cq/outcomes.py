@@ -1,18 +1,20 @@
-"""What goes into a run, and what came out of it, as frozen values?"""
+"""What goes into a run, and what came out of it, as values that nobody changes?
+
+Each task makes one of either: tuples, which are made three times as fast as frozen dataclasses.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from .states import Cause, Status
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A task that is leased to this worker."""
 
     id: UUID
@@ -55,8 +57,7 @@ class Problem:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a claimed task; only the recorder writes it down.
 
     *status* is what the run itself came to: succeeded, failed, retrying, revoked, lost, or queued

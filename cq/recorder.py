@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -210,12 +210,11 @@ def _after_cancel(outcome: Outcome, row: _Row) -> Outcome:
         return outcome
     if outcome.status == Status.REVOKED:
         is_cancelled = outcome.cause == Cause.CANCELLED
-        return replace(outcome, reason=row.cancel_reason) if is_cancelled else outcome
+        return outcome._replace(reason=row.cancel_reason) if is_cancelled else outcome
     if not outcome.is_atomic and outcome.status in (Status.SUCCESS, Status.FAILURE):
         # It has had its effects. What it would have let run does not.
-        return replace(outcome, followers=())
-    return replace(
-        outcome,
+        return outcome._replace(followers=())
+    return outcome._replace(
         status=Status.REVOKED,
         cause=Cause.CANCELLED,
         reason=row.cancel_reason or "cancelled",
@@ -320,7 +319,7 @@ def _adopt(outcome: Outcome, row: _Row) -> tuple[Outcome, int]:
             # It fails as any other task that raises: with everything rolled back.
             raise
         problem = problems.of(error)
-    failed = replace(outcome, status=Status.FAILURE, adopted=None, result=None, problem=problem)
+    failed = outcome._replace(status=Status.FAILURE, adopted=None, result=None, problem=problem)
     return failed, 0
 
 

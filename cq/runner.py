@@ -7,12 +7,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import prepared, problems, recorder, registry, retry, signature, workflow
@@ -97,9 +96,10 @@ def run(claimed: Claimed, sink: LogSink, started: Callable[[Run], None]) -> Outc
             if definition.atomic:
                 return _run_atomic(definition, current, began, has_conflicted=rerun > 0)
             leave_transaction()
+            database = connection()
             # It would fail its first query, and could not be run again as an atomic one is.
-            drop_ended(connection())
-            return _run_plain(definition, current, began)
+            drop_ended(database)
+            return _run_plain(definition, current, began, database)
         except _SessionEnded as error:
             ended.append(error)
             logger.warning("run again task=%s: its session ended: %s", claimed.id, error.__cause__)
@@ -117,7 +117,7 @@ def run(claimed: Claimed, sink: LogSink, started: Callable[[Run], None]) -> Outc
             charged = SessionEndsEachTime(ended[-1].__cause__)
             return _failure(definition, current, charged, began)
         # A server that ends many sessions is met by others too: it shall be tried alone.
-        claimed = replace(claimed, suspect=True)
+        claimed = claimed._replace(suspect=True)
     return _hand_back(claimed, began, is_atomic=definition.atomic)
 
 
@@ -139,7 +139,7 @@ async def run_async(
             value = await definition.func(Context(current), *args, **kwargs)
         return _success(current, value, began)
     except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and current.cancelled.is_set():
+        if isinstance(error, asyncio.CancelledError) and current.is_cancelled:
             return _failure(definition, current, TaskCancelled(), began)
         if isinstance(error, TimeoutError) and _is_past(current.deadline):
             return _failure(definition, current, TaskTimeout(), began)
@@ -187,9 +187,11 @@ def _is_past(moment: float) -> bool:
     return bool(moment) and monotonic() >= moment
 
 
-def _run_plain(definition: Definition, current: Run, began: datetime) -> Outcome:
+def _run_plain(
+    definition: Definition, current: Run, began: datetime, database: BaseDatabaseWrapper
+) -> Outcome:
     try:
-        return _success(current, _call(definition, current), began)
+        return _success(current, _call(definition, current, database), began)
     except BaseException as error:
         if not _belongs_to_task(error):
             raise
@@ -217,7 +219,7 @@ def _run_atomic(
         if fence.is_committed:
             # Nothing changes the outcome any more.
             logger.exception("after commit task=%s", current.task_id)
-            return None if fence.outcome is None else replace(fence.outcome, is_recorded=True)
+            return None if fence.outcome is None else fence.outcome._replace(is_recorded=True)
         if not _belongs_to_task(error):
             raise
         if current.interrupt.sent is not None:
@@ -235,7 +237,7 @@ def _run_atomic(
         return _failure(definition, current, error, began)
     if watch.wrote_at is not None:
         _warn_of_write_lock(definition.name, monotonic() - watch.wrote_at)
-    return replace(outcome, is_recorded=True) if fence.is_recorded else outcome
+    return outcome._replace(is_recorded=True) if fence.is_recorded else outcome
 
 
 def _warn_of_write_lock(name: str, seconds: float) -> None:
@@ -282,9 +284,9 @@ def _run_inside(
 ) -> Outcome:
     fence.session = database.connection
     # The first callback of this transaction: when it runs, COMMIT has happened.
-    transaction.on_commit(fence.commit, using=database.alias)
+    database.on_commit(fence.commit)
     with watch:
-        value = _call(definition, current)
+        value = _call(definition, current, database)
         current.flush_children()
         outcome = _success(current, value, began)
         _check_transaction(database, watch)
@@ -338,14 +340,14 @@ def _after_lost_answer(fence: _Fence, outcome: Outcome, error: BaseException) ->
         logger.warning("lost lease task=%s claim=%s", outcome.claimed.id, outcome.claimed.claim)
         return None
     if is_recorded:
-        return replace(outcome, is_recorded=True)
+        return outcome._replace(is_recorded=True)
     raise _SessionEnded from error
 
 
-def _call(definition: Definition, current: Run) -> Any:
+def _call(definition: Definition, current: Run, database: BaseDatabaseWrapper) -> Any:
     args, kwargs = _arguments(current.claimed)
     context = Context(current)
-    return current.interrupt.call(lambda: definition.func(context, *args, **kwargs), connection())
+    return current.interrupt.call(lambda: definition.func(context, *args, **kwargs), database)
 
 
 def _arguments(claimed: Claimed) -> tuple[list[Any], dict[str, Any]]:
@@ -392,13 +394,12 @@ def _failure(
         problem=problems.of(error),
     )
     if isinstance(error, TaskCancelled):
-        return replace(
-            outcome, status=Status.REVOKED, cause=Cause.CANCELLED, reason="cancelled", followers=()
+        return outcome._replace(
+            status=Status.REVOKED, cause=Cause.CANCELLED, reason="cancelled", followers=()
         )
     if isinstance(error, Discard):
         said = problems.reason(error)
-        return replace(
-            outcome,
+        return outcome._replace(
             status=Status.REVOKED,
             cause=Cause.DISCARDED,
             reason=f"discarded: {said}" if said else "discarded",
@@ -411,7 +412,7 @@ def _failure(
     if used > budget:
         return outcome
     after = _retry_after(definition, error, used)
-    return outcome if after is None else replace(outcome, status=Status.RETRY, retry_after=after)
+    return outcome if after is None else outcome._replace(status=Status.RETRY, retry_after=after)
 
 
 def _retry_after(definition: Definition, error: BaseException, used: int) -> float | None:

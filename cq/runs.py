@@ -146,7 +146,7 @@ class Shown:
 
     def cancel(self) -> None:
         if self._run is not None:
-            self._run.cancelled.set()
+            self._run.is_cancelled = True
 
     def warn_if_longer(self, limit: float) -> None:
         run = self._run
@@ -168,7 +168,7 @@ class Shown:
         run = self._run
         if run is None:
             return None
-        if run.cancelled.is_set():
+        if run.is_cancelled:
             if self._task is not None and self._call_on_loop is not None:
                 self._call_on_loop(self._task.cancel)
             else:

@@ -338,7 +338,7 @@ class TestRunning:
         @task(atomic=False)
         def loose(cqt: Context) -> None:
             cqt.checkpoint()
-            cqt._run.cancelled.set()
+            cqt._run.is_cancelled = True
             assert cqt.is_cancelled
             for checkpoint in (cqt.checkpoint, lambda: cqt.log("x"), lambda: cqt.progress(1, 2)):
                 with pytest.raises(TaskCancelled):
