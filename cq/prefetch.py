@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A worker holds what it can start within this time, and never more rows than a batch.
+# A worker holds what it can start within this time, and never more rows than two batches: one is
+# claimed while the other runs.
 SECONDS = 0.5
 BATCH = 500
 
@@ -28,9 +29,9 @@ class Prefetch:
         free = self.threads - busy - waiting
         if self.mean is None:
             return max(0, free)
-        startable = min(BATCH, int(self.threads * SECONDS / max(self.mean, 1e-5)))
+        startable = min(2 * BATCH, int(self.threads * SECONDS / max(self.mean, 1e-5)))
         self.low_water = startable // 2
         # In batches, not for every single task that has started.
         if waiting > self.low_water:
             return 0
-        return max(0, free, startable - waiting)
+        return max(0, min(BATCH, max(free, startable - waiting)))

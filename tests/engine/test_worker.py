@@ -436,6 +436,15 @@ def test_prefetch_holds_what_starts_within_half_a_second() -> None:
     assert prefetch.room(busy=8, waiting=30) == 0
 
 
+def test_prefetch_claims_one_batch_while_another_runs() -> None:
+    prefetch = Prefetch(threads=8)
+
+    prefetch.saw(0.0001)
+
+    waiting = (0, 300, BATCH, BATCH + 1)
+    assert [prefetch.room(8, number) for number in waiting] == [BATCH, BATCH, BATCH, 0]
+
+
 def test_one_long_task_makes_prefetch_careful_at_once() -> None:
     prefetch = Prefetch(threads=8)
     prefetch.saw(0.0001)
