@@ -164,26 +164,22 @@ def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed
     """All rows as one text: the driver lets go of Python's lock before each row that it fetches,
     and waits for it behind all running tasks."""
     try:
-        with write_transaction(durable=True) as current, current.cursor() as cursor:
-            condition, parameters = _condition(wanted)
-            found = _due_rows(cursor, condition, [*parameters, wanted.limit])
-            if len(found) < wanted.limit:
-                _expire_some(cursor, condition, [*parameters, wanted.limit])
-            if not found:
-                return []
-            started = found[0][-1]
-            cursor.execute(
-                f"UPDATE {current.ops.quote_name(Task._meta.db_table)} SET {_LEASE}%s"
-                f" WHERE id IN (SELECT value FROM json_each(%s))",
-                [worker.pk, started, json.dumps([row[2] for row in found])],
-            )
+        found = _lease_and_expire(worker, wanted)
     except DataError:
         # More than a text can hold.
-        if wanted.limit == 1:
+        half = wanted.limit // 2
+        if not half:
             raise
-        return _lease_under_the_write_lock(worker, replace(wanted, limit=wanted.limit // 2))
+        first = _lease_under_the_write_lock(worker, replace(wanted, limit=half))
+        if len(first) < half:
+            return first
+        return first + _lease_under_the_write_lock(
+            worker, replace(wanted, limit=wanted.limit - half)
+        )
+    if not found:
+        return []
     leased = monotonic()
-    leased_at = datetime.fromisoformat(started).replace(tzinfo=UTC)
+    leased_at = datetime.fromisoformat(found[0][-1]).replace(tzinfo=UTC)
     return [
         Claimed(
             id=(task_id := from_hex(row[2])),
@@ -216,6 +212,29 @@ def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed
 _NOW_LITE = NOW["sqlite"].replace("%", "%%")
 
 
+def _lease_and_expire(worker: Worker, wanted: _Wanted) -> list[Any]:
+    condition, parameters = _condition(wanted)
+    with write_transaction(durable=True) as current, current.cursor() as cursor:
+        table = current.ops.quote_name(Task._meta.db_table)
+        found = _due_rows(cursor, condition, [*parameters, wanted.limit])
+        if found:
+            cursor.execute(
+                f"UPDATE {table} SET {_LEASE}%s WHERE id IN (SELECT value FROM json_each(%s))",
+                [worker.pk, found[0][-1], json.dumps([row[2] for row in found])],
+            )
+        # What is leased by now does not expire any more, however long that took.
+        if len(found) < wanted.limit:
+            cursor.execute(
+                f"SELECT id FROM {table} WHERE {condition} AND run_at <= {_NOW_LITE}"
+                f" AND started IS NULL AND expires_at <= {_NOW_LITE} LIMIT %s",
+                [*parameters, wanted.limit],
+            )
+            expired = [from_hex(row[0]) for row in cursor.fetchall()]
+            if expired:
+                _expire(expired)
+    return found
+
+
 def _due_rows(cursor: Any, condition: str, parameters: list[Any]) -> list[Any]:
     returned = ", ".join(f"json({n})" if n in ("args", "kwargs") else n for n in _RETURNED)
     cursor.execute(
@@ -228,17 +247,6 @@ def _due_rows(cursor: Any, condition: str, parameters: list[Any]) -> list[Any]:
         parameters,
     )
     return sorted(json.loads(cursor.fetchone()[0]))
-
-
-def _expire_some(cursor: Any, condition: str, parameters: list[Any]) -> None:
-    cursor.execute(
-        f"SELECT id FROM {Task._meta.db_table} WHERE {condition} AND run_at <= {_NOW_LITE}"
-        f" AND started IS NULL AND expires_at <= {_NOW_LITE} LIMIT %s",
-        parameters,
-    )
-    expired = [from_hex(row[0]) for row in cursor.fetchall()]
-    if expired:
-        _expire(expired)
 
 
 def _lease_in_steps(worker: Worker, wanted: _Wanted) -> list[Claimed]:

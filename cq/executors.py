@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty
-from time import monotonic, sleep
+from time import monotonic, process_time, sleep
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -26,11 +26,12 @@ IDLE_SECONDS = 5.0
 # Shorter than a round trip to a server; so many threads run as many of them as can be recorded.
 BRIEF_SECONDS = 0.0002
 FEW = 2
-# Of about the last so many tasks, how many must have been brief. One in fifty is interrupted, and
-# looks long, because another thread wants Python's lock.
-MEMORY, MOSTLY = 64, 0.9
-# When nobody has taken a task for so long, one more thread works.
-LOOK_SECONDS = 0.005
+# Of about the last so many tasks, how many must have been brief. Where threads queue for Python's
+# lock, up to a third of them are interrupted, and look long.
+MEMORY, MOSTLY = 64, 0.5
+# Twice as many work when for so long nobody has taken a task, or this process has computed for less
+# than so much of that time: then they wait for something else than the lock.
+LOOK_SECONDS, BUSY = 0.005, 0.6
 
 
 class ThreadPool:
@@ -100,29 +101,38 @@ class ThreadPool:
 
     def _work(self) -> None:
         keep_transactions()
-        while True:
-            try:
-                claimed = self._next()
-            except Empty:
-                close_old_connections()
-                continue
-            if claimed is None:
-                break
+        try:
+            while not self._has_ended():
+                pass
+        finally:
             with self._lock:
-                self.busy += 1
-                self._taken += 1
-            self._on_taken()
-            began = monotonic()
-            try:
-                self._run(claimed)
-            except Exception:
-                logger.exception("worker fault task=%s", claimed.id)
-            finally:
-                self._brevity.saw(monotonic() - began)
-                drop_broken()
-                with self._lock:
-                    self.busy -= 1
-        connections.close_all()
+                self._working -= 1
+            connections.close_all()
+
+    def _has_ended(self) -> bool:
+        """Run the next task, or wait for one; True when there will be none."""
+        try:
+            claimed = self._next()
+        except Empty:
+            close_old_connections()
+            return False
+        if claimed is None:
+            return True
+        with self._lock:
+            self.busy += 1
+            self._taken += 1
+        self._on_taken()
+        began = monotonic()
+        try:
+            self._run(claimed)
+        except Exception:
+            logger.exception("worker fault task=%s", claimed.id)
+        finally:
+            self._brevity.saw(monotonic() - began)
+            with self._lock:
+                self.busy -= 1
+            drop_broken()
+        return False
 
     def _next(self) -> Claimed | None:
         """The next one; None when the pool stops; raises `Empty` when none comes for seconds."""
@@ -156,20 +166,23 @@ class ThreadPool:
         """Let others work; return to work when they do not get on, or when nothing is left."""
         is_needed = False
         while not is_needed:
-            taken = self._taken
+            taken, computed, began = self._taken, process_time(), monotonic()
             sleep(LOOK_SECONDS)
+            has_waited = process_time() - computed < BUSY * (monotonic() - began)
             with self._lock:
                 is_over = not self._waiting or self._is_stopping
-                is_needed = is_over or self._taken == taken or not self._brevity.is_usual
+                is_stuck = has_waited or self._taken == taken or not self._brevity.is_usual
+                is_needed = is_over or is_stuck
                 if is_needed:
+                    few = 2 * self._working if is_stuck else FEW
                     self._working += 1
                     self._has_lookout = False
-                    self._call_workers()
+                    self._call_workers(few)
 
-    def _call_workers(self) -> None:
+    def _call_workers(self, few: int = FEW) -> None:
         """Call as many as there is work for, or few and a lookout; under the lock."""
         needed = min(self.size, self._working + len(self._waiting))
-        wanted = min(needed, FEW) if self._brevity.is_usual else needed
+        wanted = min(needed, few) if self._brevity.is_usual else needed
         while self._seats and self._working < wanted:
             self._call()
         if self._seats and self._working < needed and not self._has_lookout:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -114,8 +114,13 @@ def _write_under_the_write_lock(
         )
         found = json.loads(cursor.fetchone()[0])
         ended = [
-            (digits, _lite_time(row.started), _lite_time(row.finished), result_text(row))
-            for digits, row in ((each[0], own[each[0]]) for each in found)
+            (
+                digits,
+                _time_text(own[digits].started, current),
+                _time_text(own[digits].finished, current),
+                result_text(own[digits]),
+            )
+            for digits, *_place in found
         ]
         cursor.execute(
             f"UPDATE {table} AS t SET {DONE}, started = {_given(1)}, finished = {_given(2)},"
@@ -136,9 +141,9 @@ def _write_under_the_write_lock(
     ]
 
 
-def _lite_time(value: datetime) -> str:
-    """As Django stores it, for a fifth of the price."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+def _time_text(value: datetime, current: BaseDatabaseWrapper) -> str:
+    """As Django stores it on SQLite, at half the price."""
+    return value.astimezone(current.timezone).replace(tzinfo=None).isoformat(" ")
 
 
 def _given(place: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from time import sleep
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from django.db import DataError, connection
 from cq import claims, leases, task
 from cq.context import Context
 from cq.models import Task, Worker
-from cq.outcomes import Claimed
 from cq.states import Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,6 +54,25 @@ def test_arguments_come_as_they_were_given(worker: Worker) -> None:
     assert abs((full.leased_at - row.started).total_seconds()) < 1
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="elsewhere one statement does both")
+def test_what_was_due_in_time_is_not_taken_for_expired_while_it_is_leased(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = keep.using(expires=1).delay()
+    due_rows = claims._due_rows
+
+    def slowly(*args: Any) -> Any:
+        found = due_rows(*args)
+        sleep(1.1)
+        return found
+
+    monkeypatch.setattr(claims, "_due_rows", slowly)
+    (claimed,) = claims.claim(worker, "default", 5)
+
+    stored.refresh_from_db()
+    assert (claimed.id, stored.status, stored.cause) == (stored.pk, Status.RUNNING, "")
+
+
 @pytest.fixture
 def narrow() -> Any:
     """A connection on which no text may be longer than 10,000 bytes."""
@@ -69,12 +88,8 @@ def narrow() -> Any:
 @pytest.mark.usefixtures("narrow")
 def test_what_is_too_much_for_one_text_comes_in_parts(worker: Worker) -> None:
     stored = [keep.delay("x" * 3_000) for _ in range(8)]
-    claimed: list[Claimed] = []
 
-    while len(claimed) < len(stored):
-        part = claims.claim(worker, "default", 100)
-        assert part
-        claimed += part
+    claimed = claims.claim(worker, "default", 8)
 
     assert [one.id for one in claimed] == [one.pk for one in stored]
     assert Task.objects.filter(status=Status.RUNNING).count() == len(stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -138,6 +138,34 @@ def test_the_control_without_a_lookout_they_wait(monkeypatch: pytest.MonkeyPatch
 
     assert were_waiting == 20
     assert len(brief) == 20
+
+
+def workers_on_tasks_that_wait(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Who works on tasks that are taken for brief, and wait for something else than the lock."""
+    monkeypatch.setattr(executors, "BRIEF_SECONDS", 10.0)
+    workers = set()
+
+    def task() -> None:
+        workers.add(threading.get_ident())
+        sleep(0.002)
+
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        submit(pool, task, 300)
+        until(lambda: pool.is_idle)
+    return workers
+
+
+def test_all_are_called_when_those_who_work_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(workers_on_tasks_that_wait(monkeypatch)) == THREADS
+
+
+def test_the_control_when_waiting_looks_like_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "BUSY", 0.0)
+    # On a busy machine it may be long until one of them takes a task.
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.2)
+
+    assert len(workers_on_tasks_that_wait(monkeypatch)) == executors.FEW
 
 
 def test_a_pool_that_stops_runs_what_was_submitted_and_ends_at_once() -> None:
