@@ -171,17 +171,18 @@ def _write_at_once(
 ) -> list[Written]:
     # One JSON text: arrays would be dumped element by element. Their results are texts within it,
     # so that what the server makes of them is what it makes of a parameter.
+    ids = [str(row.id) for row in rows]
     given = json.dumps(
         [
             {
-                "id": str(row.id),
+                "id": own_id,
                 "worker_id": row.worker_id,
                 "claim": row.claim,
                 "started": row.started.isoformat(),
                 "finished": row.finished.isoformat(),
                 "result": result_text(row),
             }
-            for row in rows
+            for own_id, row in zip(ids, rows, strict=True)
         ]
     )
     with current.cursor() as cursor:
@@ -190,15 +191,15 @@ def _write_at_once(
             f" g(id uuid, worker_id int8, claim int4, started timestamptz, finished timestamptz,"
             f" result text)),"
             # By an array: its length is known to the planner, that of a record set is not.
-            f" mine AS MATERIALIZED (SELECT id FROM {table} WHERE id = ANY(%s) AND {BY_ID_ALONE}"
-            f" ORDER BY depth DESC, id"
+            f" mine AS MATERIALIZED (SELECT id FROM {table}"
+            f" WHERE id = ANY(%s::uuid[]) AND {BY_ID_ALONE} ORDER BY depth DESC, id"
             f" FOR NO KEY UPDATE{' SKIP LOCKED' if skip_locked else ''})"
             f" UPDATE {table} AS t SET {DONE}, started = given.started,"
             f" finished = given.finished, result = given.result::jsonb"
             f" FROM mine JOIN given USING (id) WHERE t.id = mine.id"
             f" AND t.worker_id = given.worker_id AND t.claim = given.claim"
             f" RETURNING {', '.join(f't.{name}' for name in Written._fields)}",
-            [given, [row.id for row in rows]],
+            [given, f"{{{','.join(ids)}}}"],
         )
         return [Written._make(row) for row in cursor.fetchall()]
 
