@@ -148,9 +148,8 @@ def build(call: Call, *, place: Place = TOP, status: Status = Status.QUEUED) -> 
         named=named,
         queue=options.queue,
         priority=options.priority,
+        **({} if place is TOP else _columns(place)),
     )
-    if place is not TOP:
-        _stand(task, place)
     if overridden:
         for name in ("retries", "timeout", "result_ttl"):
             if name in overridden:
@@ -193,13 +192,17 @@ def due_now_or_later(expires: int | None) -> dict[str, Any]:
     return {**values, "run_at": start}
 
 
-def _stand(task: Task, place: Place) -> None:
-    task.parent_id = place.parent_id
-    task.parent_claim = place.parent_claim
-    task.root_id = place.root_id or task.pk
-    task.depth = place.depth
-    task.previous_id = place.previous_id
-    task.condition = place.condition
+def _columns(place: Place) -> dict[str, Any]:
+    columns = {
+        "parent_id": place.parent_id,
+        "parent_claim": place.parent_claim,
+        "depth": place.depth,
+        "previous_id": place.previous_id,
+        "condition": place.condition,
+    }
+    if place.root_id is not None:
+        columns["root_id"] = place.root_id
+    return columns
 
 
 def _set_times(task: Task, call: Call) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from django.db import models, transaction
@@ -48,8 +48,7 @@ class CurrentRun(Protocol):
 current_run: ContextVar[CurrentRun | None] = ContextVar("cq_current_run", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A task that has just taken its last status."""
 
     id: UUID
