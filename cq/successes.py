@@ -232,6 +232,19 @@ def have_followers(task_ids: Collection[UUID]) -> bool:
         return cursor.fetchone() is not None
 
 
+def count_off(parent_id: UUID, claim: int, number: int) -> bool:
+    """Count *number* ended children off a claim of a parent that has more; False: nothing done."""
+    current = connection()
+    with current.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {current.ops.quote_name(Task._meta.db_table)}"
+            f" SET open_children = open_children - %s"
+            f" WHERE id = %s AND claim = %s AND open_children > %s",
+            [number, _stored_id(parent_id, current), claim, number],
+        )
+        return bool(cursor.rowcount == 1)
+
+
 def _stored_id(task_id: UUID, current: BaseDatabaseWrapper) -> Any:
     """*task_id* as this database's driver takes and returns it."""
     if current.vendor == "postgresql":

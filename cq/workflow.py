@@ -375,11 +375,17 @@ def _followers(task_ids: Collection[UUID]) -> list[Task]:
 
 def _close_parents(closed: Counter[tuple[UUID, int]], moves: Moves) -> list[Ended]:
     """Count *closed* children off their parents; returns the parents that ended with it."""
-    changed = {parent_id for (parent_id, _claim), number in closed.items() if number}
+    changed = {lease: number for lease, number in closed.items() if number}
     if not changed:
         return []
+    if len(changed) == 1:
+        # Of a large family, all but its last children.
+        (((parent_id, claim), number),) = changed.items()
+        if successes.count_off(parent_id, claim, number):
+            return []
     ended = []
-    parents = locked(tasks().filter(pk__in=changed).order_by("-depth", "id"))
+    parent_ids = {parent_id for parent_id, _claim in changed}
+    parents = locked(tasks().filter(pk__in=parent_ids).order_by("-depth", "id"))
     for parent in parents.only(*_PLACE_COLUMNS):
         moves.roots.add(parent.root_id)
         # Children of an earlier attempt no longer count.
