@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError
+from django.db import DatabaseError, DataError
 from django.db.models.functions import Now
 
 from . import conf, prepared
@@ -175,9 +175,12 @@ def _lease_under_the_write_lock(worker: Worker, wanted: _Wanted) -> list[Claimed
         first = _lease_under_the_write_lock(worker, replace(wanted, limit=half))
         if len(first) < half:
             return first
-        return first + _lease_under_the_write_lock(
-            worker, replace(wanted, limit=wanted.limit - half)
-        )
+        try:
+            rest = _lease_under_the_write_lock(worker, replace(wanted, limit=wanted.limit - half))
+        except DatabaseError:
+            # Those are leased; the next claim meets it again.
+            rest = []
+        return first + rest
     if not found:
         return []
     leased = monotonic()

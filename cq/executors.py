@@ -30,7 +30,7 @@ FEW = 2
 # lock, up to a third of them are interrupted, and look long.
 MEMORY, MOSTLY = 64, 0.5
 # Twice as many work when for so long nobody has taken a task, or this process has computed for less
-# than so much of that time: then they wait for something else than the lock.
+# than so much of that time: then they wait for something else than the lock. Else one less works.
 LOOK_SECONDS, BUSY = 0.005, 0.6
 
 
@@ -54,6 +54,8 @@ class ThreadPool:
         self._seats: list[_Seat] = []
         self._working = threads
         self._has_lookout = False
+        # So many work on brief tasks.
+        self._few = FEW
         self._is_stopping = False
         self._taken = 0
         self._brevity = _Brevity()
@@ -137,21 +139,33 @@ class ThreadPool:
     def _next(self) -> Claimed | None:
         """The next one; None when the pool stops; raises `Empty` when none comes for seconds."""
         while True:
-            with suppress(IndexError):
-                return self._waiting.popleft()
+            if not self._is_surplus():
+                with suppress(IndexError):
+                    return self._waiting.popleft()
             leave_transaction()
             seat = _Seat()
             with self._lock:
-                if self._waiting:
+                if self._waiting and not self._is_surplus():
                     continue
                 if self._is_stopping:
                     return None
                 self._working -= 1
-                self._seats.append(seat)
-            if not seat.wait(IDLE_SECONDS) and self._gets_up(seat):
+                if self._waiting and not self._has_lookout:
+                    self._has_lookout = seat.is_lookout = True
+                else:
+                    self._seats.append(seat)
+            if not seat.is_lookout and not seat.wait(IDLE_SECONDS) and self._gets_up(seat):
                 raise Empty
             if seat.is_lookout:
                 self._look_out()
+                with suppress(IndexError):
+                    return self._waiting.popleft()
+
+    def _is_surplus(self) -> bool:
+        """Do enough others work on brief tasks, or does nobody look out for them?"""
+        if self._working <= FEW or self._is_stopping or not self._brevity.is_usual:
+            return False
+        return not self._has_lookout or self._working > self._few
 
     def _gets_up(self, seat: _Seat) -> bool:
         """Wait no more; False when the call has just come."""
@@ -164,25 +178,30 @@ class ThreadPool:
 
     def _look_out(self) -> None:
         """Let others work; return to work when they do not get on, or when nothing is left."""
-        is_needed = False
-        while not is_needed:
+        waits = 0
+        while True:
             taken, computed, began = self._taken, process_time(), monotonic()
             sleep(LOOK_SECONDS)
             has_waited = process_time() - computed < BUSY * (monotonic() - began)
+            # Once may be by chance: somebody else has had the processor.
+            waits = waits + 1 if has_waited else 0
             with self._lock:
-                is_over = not self._waiting or self._is_stopping
-                is_stuck = has_waited or self._taken == taken or not self._brevity.is_usual
-                is_needed = is_over or is_stuck
-                if is_needed:
-                    few = 2 * self._working if is_stuck else FEW
+                is_stuck = waits > 1 or self._taken == taken
+                is_over = not self._waiting or self._is_stopping or not self._brevity.is_usual
+                if is_stuck and not is_over:
+                    self._few = min(self.size, 2 * max(self._working, 1))
+                elif not has_waited:
+                    self._few = max(FEW, self._few - 1)
+                if is_stuck or is_over:
                     self._working += 1
                     self._has_lookout = False
-                    self._call_workers(few)
+                    self._call_workers()
+                    return
 
-    def _call_workers(self, few: int = FEW) -> None:
+    def _call_workers(self) -> None:
         """Call as many as there is work for, or few and a lookout; under the lock."""
         needed = min(self.size, self._working + len(self._waiting))
-        wanted = min(needed, few) if self._brevity.is_usual else needed
+        wanted = min(needed, self._few) if self._brevity.is_usual else needed
         while self._seats and self._working < wanted:
             self._call()
         if self._seats and self._working < needed and not self._has_lookout:

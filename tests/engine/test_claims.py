@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from time import sleep
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import DataError, connection
+from django.utils import timezone
 
 from cq import claims, leases, task
 from cq.context import Context
@@ -58,12 +59,12 @@ def test_arguments_come_as_they_were_given(worker: Worker) -> None:
 def test_what_was_due_in_time_is_not_taken_for_expired_while_it_is_leased(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = keep.using(expires=1).delay()
+    stored = keep.using(expires=60).delay()
     due_rows = claims._due_rows
 
     def slowly(*args: Any) -> Any:
         found = due_rows(*args)
-        sleep(1.1)
+        Task.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         return found
 
     monkeypatch.setattr(claims, "_due_rows", slowly)
@@ -93,6 +94,20 @@ def test_what_is_too_much_for_one_text_comes_in_parts(worker: Worker) -> None:
 
     assert [one.id for one in claimed] == [one.pk for one in stored]
     assert Task.objects.filter(status=Status.RUNNING).count() == len(stored)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_fits_runs_before_one_that_does_not(worker: Worker) -> None:
+    good = [keep.delay("x") for _ in range(3)]
+    bad = keep.delay("x" * 4_000, "y" * 3_000)
+    Task.objects.filter(pk=bad.pk).update(kwargs={"more": "z" * 2_500})
+    driver: Any = connection.connection
+    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 9_000)
+
+    claimed = claims.claim(worker, "default", 8)
+
+    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+    assert {one.id for one in claimed} == {one.pk for one in good}
 
 
 @pytest.mark.usefixtures("narrow")
