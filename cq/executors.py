@@ -57,7 +57,8 @@ class ThreadPool:
         # So many work on brief tasks.
         self._few = FEW
         self._is_stopping = False
-        self._taken = 0
+        # How many have been started, ever.
+        self.taken = 0
         self._brevity = _Brevity()
         self._threads = [
             threading.Thread(target=self._work, name=f"cq-task-{number}", daemon=True)
@@ -122,7 +123,7 @@ class ThreadPool:
             return True
         with self._lock:
             self.busy += 1
-            self._taken += 1
+            self.taken += 1
         self._on_taken()
         began = monotonic()
         try:
@@ -180,13 +181,13 @@ class ThreadPool:
         """Let others work; return to work when they do not get on, or when nothing is left."""
         waits = 0
         while True:
-            taken, computed, began = self._taken, process_time(), monotonic()
+            taken, computed, began = self.taken, process_time(), monotonic()
             sleep(LOOK_SECONDS)
             has_waited = process_time() - computed < BUSY * (monotonic() - began)
             # Once may be by chance: somebody else has had the processor.
             waits = waits + 1 if has_waited else 0
             with self._lock:
-                is_stuck = waits > 1 or self._taken == taken
+                is_stuck = waits > 1 or self.taken == taken
                 is_over = not self._waiting or self._is_stopping or not self._brevity.is_usual
                 if is_stuck and not is_over:
                     self._few = min(self.size, 2 * max(self._working, 1))

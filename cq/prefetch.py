@@ -24,6 +24,10 @@ class Prefetch:
         mean = self.mean
         self.mean = seconds if mean is None else max(seconds, mean * 0.9 + seconds * 0.1)
 
+    def forget(self) -> None:
+        """What tasks took lately says nothing of those that run now."""
+        self.mean = None
+
     def room(self, busy: int, waiting: int) -> int:
         """How many to claim while *busy* threads run and *waiting* claimed tasks wait for one."""
         free = self.threads - busy - waiting

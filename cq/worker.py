@@ -77,6 +77,8 @@ class WorkerLoop:
         )
         self._schedule = threading.Event()
         self._finished = 0
+        # How many tasks had been started at the last beat.
+        self._taken = 0
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._quiet = False
@@ -435,11 +437,24 @@ class WorkerLoop:
         if asked or self._quiet:
             self._obey(asked)
         self._look_for_cancels()
+        self._share_what_does_not_start()
         self._runs.warn_of_long_transactions(conf.get().long_transaction)
         limit = self.options.max_memory
         if limit and process.memory() > limit:
             logger.warning("memory above its limit: stopping")
             self.stop()
+
+    def _share_what_does_not_start(self) -> None:
+        """Hand back what was claimed for threads that take longer than those before it did."""
+        before, self._taken = self._taken, self._pool.taken
+        if self._taken == before and self._pool.queued:
+            self._prefetch.forget()
+            self._hand_back_what_waits()
+
+    def _hand_back_what_waits(self) -> None:
+        for claimed in self._pool.withdraw():
+            now = claimed.now()
+            self._buffer.add(Outcome(claimed, Status.QUEUED, now, now))
 
     def _look_for_cancels(self) -> None:
         """Find the cancel requests whose hint was lost."""
@@ -455,9 +470,7 @@ class WorkerLoop:
         self._stopping.set()
         self._schedule.set()
         self._receiver.stop()
-        for claimed in self._pool.withdraw():
-            now = claimed.now()
-            self._buffer.add(Outcome(claimed, Status.QUEUED, now, now))
+        self._hand_back_what_waits()
         has_ended = self._pool.stop(self.options.shutdown_timeout)
         has_ended &= self._async_pool.stop(self.options.shutdown_timeout if has_ended else 0.0)
         if not has_ended:

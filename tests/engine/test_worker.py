@@ -421,6 +421,26 @@ def test_a_worker_that_is_told_to_stop_finishes_what_runs_and_ends(settings: Any
     assert Act.objects.get().verb == "stop worker"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_behind_tasks_that_take_long_is_handed_back(settings: Any) -> None:
+    settings.CQ_HEARTBEAT = 0.2
+    with working(threads=2) as worker:
+        count.delay_many([(number,) for number in range(100)])
+        until(lambda: Task.objects.filter(status=Status.SUCCESS).count() == 100)
+        waiting = wait_on_thread.delay_many([()] * 20)
+        until(lambda: worker._pool.queued > 0)
+
+        # Another worker may have them.
+        running = Task.objects.filter(status=Status.RUNNING)
+        until(lambda: worker._pool.queued == 0 and running.count() == 2)
+        queued = Task.objects.filter(status=Status.QUEUED).count()
+        _may_end.set()
+        until(lambda: Task.objects.filter(status=Status.SUCCESS).count() == 120)
+
+    assert queued == 18
+    assert {Task.objects.get(pk=one.pk).attempts for one in waiting} == {1}
+
+
 def test_prefetch_takes_one_for_each_free_thread_while_durations_are_unknown() -> None:
     prefetch = Prefetch(threads=8)
 
