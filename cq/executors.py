@@ -30,7 +30,7 @@ FEW = 2
 # lock, up to a third of them are interrupted, and look long.
 MEMORY, MOSTLY = 64, 0.5
 # Twice as many work when for so long nobody has taken a task, or this process has computed for less
-# than so much of that time: then they wait for something else than the lock. Else one less works.
+# than so much of that time: then they wait for something else than the lock. Else one fewer.
 LOOK_SECONDS, BUSY = 0.005, 0.6
 
 
