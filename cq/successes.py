@@ -142,7 +142,7 @@ def _write_under_the_write_lock(
 
 
 def _time_text(value: datetime, current: BaseDatabaseWrapper) -> str:
-    """As Django stores it on SQLite, at half the price."""
+    """As Django stores it on SQLite, without asking each time what kind of time it is."""
     return value.astimezone(current.timezone).replace(tzinfo=None).isoformat(" ")
 
 

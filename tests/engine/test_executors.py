@@ -115,28 +115,31 @@ def test_long_ones_behind_brief_ones_do_not_wait_for_each_other() -> None:
     assert took < 5
 
 
+@contextmanager
+def brief_ones_behind_long_ones() -> Iterator[tuple[ThreadPool, list[int]]]:
+    """As many long tasks as threads that work on brief ones, and twenty of these behind them."""
+    place, brief = Place(), list[int]()
+    with running(new_pool()) as pool:
+        make_brief(pool)
+        submit(pool, place.task, executors.FEW)
+        until(lambda: len(place.come) == executors.FEW)
+        submit(pool, lambda: brief.append(1), 20)
+        yield pool, brief
+        place.open.set()
+
+
 def test_one_more_is_called_when_few_do_not_get_on() -> None:
-    place, brief = Place(), []
-    with running(new_pool()) as pool:
-        make_brief(pool)
-        submit(pool, place.task, executors.FEW)
-        until(lambda: len(place.come) == executors.FEW)
-        submit(pool, lambda: brief.append(1), 20)
+    with brief_ones_behind_long_ones() as (_pool, brief):
         until(lambda: len(brief) == 20)
-        place.open.set()
 
 
-def test_the_control_without_a_lookout_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.5)
-    place, brief = Place(), []
-    with running(new_pool()) as pool:
-        make_brief(pool)
-        submit(pool, place.task, executors.FEW)
-        until(lambda: len(place.come) == executors.FEW)
-        submit(pool, lambda: brief.append(1), 20)
-        threading.Event().wait(0.2)
+def test_the_control_when_nobody_looks_out_in_time_they_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 2.0)
+    with brief_ones_behind_long_ones() as (pool, brief):
+        sleep(0.2)
         were_waiting = pool.queued
-        place.open.set()
 
     assert were_waiting == 20
     assert len(brief) == 20
