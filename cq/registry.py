@@ -16,7 +16,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from .exceptions import DuplicateTaskName, InvalidArguments, InvalidOption, TaskNotRegistered
 from .options import Options, declared, override
-from .signature import Parameters, encode
+from .signature import Parameters, encode, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Call:
         if wanted is False:
             return None
         if wanted is True:
-            said: Any = [list(self.args), dict(self.kwargs)]
+            said: Any = self.definition.parameters.bind(self.args, self.kwargs)
         elif isinstance(wanted, str):
             said = wanted
         else:
             said = wanted(*self.args, **self.kwargs)
-        text = encode([self.definition.name, said], "coalesce key")
+        text = key_of(plain([self.definition.name, said], "coalesce key"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -325,6 +325,19 @@ class TestCoalesce:
         assert sync.delay("a", mode="slow").pk != first.pk
         assert Task.objects.count() == 3
 
+    def test_arguments_are_the_same_by_place_and_by_name_in_any_order(self) -> None:
+        @task(coalesce=True)
+        def sync(cqt: Context, name: str, *parts: int, **flags: bool) -> None: ...
+
+        first = sync.delay("a")
+        flagged = sync.delay("a", fast=True, quiet=False)
+
+        assert sync.delay(name="a").pk == first.pk
+        assert sync.delay(quiet=False, fast=True, name="a").pk == flagged.pk
+        assert sync.delay("a", 1).pk != sync.delay("a", 2).pk
+        assert sync.delay("a", 1).pk == sync.delay("a", 1).pk
+        assert Task.objects.count() == 4
+
     def test_a_text_is_the_key_of_a_function(self) -> None:
         @task(coalesce="nightly")
         def sync(cqt: Context, name: str) -> None: ...
