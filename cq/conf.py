@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
+from django.db import connections
 from django.dispatch import receiver
 
 from .exceptions import ConfigurationError
@@ -71,7 +72,25 @@ def problems() -> list[str]:
         )
     if values["database"] not in django_settings.DATABASES:
         found.append(f"CQ_DATABASE names {values['database']!r}, which is not in DATABASES.")
+    elif zone := _local_zone(values["database"]):
+        found.append(
+            f"DATABASES[{values['database']!r}] stores its times in TIME_ZONE = {zone!r}, and they "
+            "would be compared with the database's clock, which is UTC: leave TIME_ZONE out there, "
+            "or name another database in CQ_DATABASE."
+        )
     return found
+
+
+_UTC = (None, "UTC", "Etc/UTC", "GMT", "Etc/GMT")
+
+
+def _local_zone(alias: str) -> str:
+    """The zone in which a database stores times without saying so; empty when all is well."""
+    zone = django_settings.DATABASES[alias].get("TIME_ZONE")
+    # https://docs.djangoproject.com/en/stable/ref/settings/#time-zone: PostgreSQL's times bear
+    # theirs, and the setting only changes how they are written.
+    is_local = zone not in _UTC and connections[alias].vendor != "postgresql"
+    return str(zone) if is_local else ""
 
 
 # MariaDB's own limit; elsewhere reading deeper values back would overflow the stack at last.

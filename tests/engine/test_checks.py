@@ -8,8 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
-from django.db import connection
+from django.db import connection, connections
 from django.test import override_settings
 
 from cq import conf
@@ -112,6 +113,25 @@ def test_a_project_without_time_zones_is_told_that_it_needs_them() -> None:
         (found,) = [message.msg for message in run_checks() if message.id == "cq.E001"]
 
     assert found.startswith("django-cq needs USE_TZ = True")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "zone", "is_wrong"),
+    [
+        ("sqlite", "Asia/Tokyo", True),
+        ("mysql", "Asia/Tokyo", True),
+        ("mysql", "Etc/UTC", False),
+        # Whatever its backend is called.
+        ("postgresql", "Asia/Tokyo", False),
+    ],
+)
+def test_a_database_that_stores_local_times_is_refused(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, zone: str, is_wrong: bool
+) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "TIME_ZONE", zone)
+    monkeypatch.setattr(connections["default"], "vendor", vendor)
+
+    assert any("leave TIME_ZONE out" in text for text in conf.problems()) == is_wrong
 
 
 def test_a_heartbeat_that_the_lease_cannot_hold_is_an_error() -> None:
