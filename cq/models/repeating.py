@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf
 from .. import crontab as crontabs
-from ..exceptions import CQError, InvalidCrontab, TaskNotRegistered
+from ..exceptions import CQError, InvalidCrontab, InvalidOption, TaskNotRegistered
 from ..options import QUEUE_NAME_LENGTH
 from .home import HomeManager
 from .indexes import HasPartialIndexes
@@ -259,9 +260,10 @@ def schedule_task(
     """Store a repeating task; *func* is a task or its registered name.
 
     It works in data migrations with historical models, which have no methods: names are resolved
-    and arguments checked when it runs. Raises `InvalidCrontab` at once. An entry of the same
-    function and name is changed, not doubled.
+    and arguments checked when it runs. Raises `InvalidCrontab` and `InvalidOption` at once. An
+    entry of the same function and name is changed, not doubled.
     """
+    _refuse_unknown(cls, fields)
     name = fields.pop("name", "")
     func_name = func if isinstance(func, str) else func.name
     zone = fields.pop("timezone", None) or current_timezone()
@@ -286,3 +288,14 @@ def schedule_task(
     entry, _created = entries.update_or_create(func_name=func_name, name=name, defaults=values)
     _tell_schedulers(using)
     return entry
+
+
+def _refuse_unknown(cls: type[RepeatingTask], fields: Iterable[str]) -> None:
+    """Refuse what is mistyped, or not for people: of an entry that exists Django stores neither."""
+    columns = {field.name for field in cls._meta.concrete_fields}
+    known = columns & _NOT_KEPT - {"func_name"}
+    for name in fields:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise InvalidOption(f"schedule_task: {name!r} is not an option here.{hint}")

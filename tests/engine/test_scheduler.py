@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from cq import enqueue, history, operations, scheduler, task, ticks
 from cq.context import Context
-from cq.exceptions import InvalidCrontab
+from cq.exceptions import InvalidCrontab, InvalidOption
 from cq.models import Act, RepeatingRun, RepeatingTask, Task, schedule_task
 from cq.states import Status
 from cq.testing import run_pending
@@ -681,6 +681,21 @@ class TestScheduleTask:
     def test_a_wrong_crontab_is_refused_at_once(self) -> None:
         with pytest.raises(InvalidCrontab, match="day of month"):
             schedule_task(self.historical(), "0 0 30 2 *", note)
+
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_a_mistyped_column_is_refused_at_once(self, is_there: bool) -> None:
+        if is_there:
+            schedule_task(RepeatingTask, "* * * * *", note, queue="night")
+
+        with pytest.raises(InvalidOption, match=r"'quue' is not .*Did you mean 'queue'"):
+            schedule_task(RepeatingTask, "* * * * *", note, quue="day")
+
+        assert list(RepeatingTask.objects.values_list("queue", flat=True)) == ["night"] * is_there
+
+    @pytest.mark.parametrize("given", [{"id": 999}, {"func_name": "other"}, {"next_run": NOON}])
+    def test_what_is_not_for_people_to_set_is_refused(self, given: dict[str, Any]) -> None:
+        with pytest.raises(InvalidOption, match="is not an option here"):
+            schedule_task(RepeatingTask, "* * * * *", note, **given)
 
     @pytest.mark.parametrize("is_historical", [True, False])
     def test_scheduling_it_again_neither_doubles_it_nor_loses_a_due_tick(
