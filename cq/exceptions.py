@@ -68,6 +68,14 @@ class WaitInTransaction(CQError):
         )
 
 
+class RunInTransaction(CQError):
+    def __init__(self) -> None:
+        super().__init__(
+            "run_pending() cannot run inside transaction.atomic(): a worker sees a task only when "
+            "that transaction has committed. Call it after the block."
+        )
+
+
 class InvalidCrontab(CQError, ValueError):
     """A CRON entry is malformed or never fires."""
 

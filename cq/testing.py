@@ -18,11 +18,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.db import transaction
 from django.test.utils import override_settings
 
-from . import claims, leases, maintenance, registry, runner, surveys
+from . import claims, conf, leases, maintenance, registry, runner, surveys
 from .buffers import RecordBuffer
 from .context import Run
+from .database import connection
+from .exceptions import RunInTransaction
 from .models import Worker
 from .outcomes import Claimed, Outcome
 from .statistics import Tally
@@ -36,7 +39,9 @@ def run_pending(limit: int | None = None, queues: Iterable[str] | None = None) -
     Goes on until nothing is due: subtasks, followers and retries without a delay run too. What
     is scheduled for later, paused or held stays. With *limit* it ends after so many runs; without
     *queues* it serves all of them. Returns how many runs there were; an attempt that failed is one.
+    Raises `RunInTransaction` inside ``atomic()`` on the task database, but for that of `TestCase`.
     """
+    _refuse_transaction()
     with _PassingWorker(queues) as worker:
         runs = 0
         while limit is None or runs < limit:
@@ -46,6 +51,17 @@ def run_pending(limit: int | None = None, queues: Iterable[str] | None = None) -
             worker.run(claimed)
             runs += 1
     return runs
+
+
+def _refuse_transaction() -> None:
+    try:
+        with transaction.atomic(using=conf.get().database, durable=True):
+            pass
+    except RuntimeError as error:
+        if not connection().in_atomic_block:
+            # A test runner's refusal, say.
+            raise
+        raise RunInTransaction from error
 
 
 def inline() -> AbstractContextManager[Any]:

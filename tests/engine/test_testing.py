@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 
 from cq import task
 from cq.context import Context
+from cq.exceptions import RunInTransaction
 from cq.models import Statistic, Task, Worker
 from cq.states import Status
 from cq.testing import inline, run_pending
@@ -43,6 +45,15 @@ class InsideTestCase(TestCase):
         assert status_of(stored) == Status.FAILURE
         assert "IntegrityError" in stored.error
         assert Group.objects.count() == 1
+
+    def test_what_the_tested_code_has_not_committed_is_not_run(self) -> None:
+        with transaction.atomic():
+            stored = make_group.delay("editors")
+            with pytest.raises(RunInTransaction, match="after the block"):
+                run_pending()
+
+        assert run_pending() == 1
+        assert status_of(stored) == Status.SUCCESS
 
 
 class InsideTransactionTestCase(TransactionTestCase):
@@ -171,3 +182,8 @@ def test_inline_runs_at_delay_and_stores_no_row() -> None:
 
     make_group.delay("authors")
     assert Task.objects.count() == 1
+
+
+def test_a_test_without_a_database_is_told_so_by_its_runner() -> None:
+    with pytest.raises(RuntimeError, match="Database access not allowed"):
+        run_pending()
