@@ -1,4 +1,7 @@
-"""Can everybody read the pages, in both themes and on a phone?"""
+"""Can everybody read the pages, in both themes and on a phone?
+
+Each theme and each width once; CQ_BROWSER_FULL=1 takes every theme in every width.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser.barriers import SOME_SCREENS, barriers, screen
+from browser.barriers import SCREENS, barriers, screen
 from browser.stage import log_in, running_demo, watched_page
 
 SETTINGS: dict[str, Any] = {
@@ -47,7 +47,7 @@ def test_nothing_that_opens_has_a_barrier_or_breaks_its_policy(
             log_in(page, demo)
             session = page.context.storage_state()
 
-        for look, width in SOME_SCREENS:
+        for look, width in SCREENS:
             with screen(browser, session, look, width, refusals=True) as page:
                 for opening in OPENINGS:
                     opening(page, demo.url + "/admin/cq/", ids)

@@ -8,13 +8,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from browser.barriers import Look, barriers, screen
+from browser.barriers import SCREENS, barriers, screen
 from browser.stage import Demo, log_in, running_demo, watched_page
 
 SECONDS = 1000
 LIST = "/admin/cq/repeatingtask/"
 FUNCTION = "demo.census.tasks.heartbeat"
-SCREENS: tuple[tuple[Look, int], ...] = (("light", 1280), ("dark", 320))
 
 
 def test_a_person_makes_and_changes_a_repeating_task(browser: Browser, tmp_path: Path) -> None:

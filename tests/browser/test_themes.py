@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, expect
 
-from browser.barriers import SOME_SCREENS, barriers, screen
+from browser.barriers import SCREENS, barriers, screen
 from browser.stage import log_in, running_demo, watched_page
 
 SETTINGS: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_another_theme_has_no_barrier_either(browser: Browser, tmp_path: Path) -
             log_in(page, demo)
             session = page.context.storage_state()
 
-        for look, width in SOME_SCREENS:
+        for look, width in SCREENS:
             with screen(browser, session, look, width) as page:
                 for address in PAGES:
                     page.goto(f"{demo.url}/admin/cq/{address.format(**ids)}")

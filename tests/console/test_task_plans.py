@@ -226,14 +226,20 @@ def _family(make: Make, number: int) -> Task:
     """A task with that many children, failed ones, lines, attempts and acts."""
     root = make(Status.INCOMPLETE)
     act = Act.objects.create(verb="retry", by_name="grace")
+    noted = []
     for n in range(number):
         child = make(Status.FAILURE if n % 3 == 0 else Status.SUCCESS, parent=root, attempts=2)
-        for task in (root, child):
-            Attempt.objects.create(task=task, number=n, outcome=Status.RETRY)
-            ActItem.objects.create(act=act, task_id=task.id, root_id=root.id)
-            TaskLog.objects.create(
-                root=root, task=task, created=timezone.now(), message=f"line {n}"
-            )
+        noted += [(root, n), (child, n)]
+    Attempt.objects.bulk_create(
+        Attempt(task=task, number=n, outcome=Status.RETRY) for task, n in noted
+    )
+    ActItem.objects.bulk_create(
+        ActItem(act=act, task_id=task.id, root_id=root.id) for task, _n in noted
+    )
+    TaskLog.objects.bulk_create(
+        TaskLog(root=root, task=task, created=timezone.now(), message=f"line {n}")
+        for task, n in noted
+    )
     return root
 
 

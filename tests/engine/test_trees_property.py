@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db
 
 FULL = bool(os.environ.get("CQ_TEST_FULL"))
 # More of them: CQ_TEST_TREES=200.
-TREES = int(os.environ.get("CQ_TEST_TREES") or (40 if FULL else 5))
+TREES = int(os.environ.get("CQ_TEST_TREES") or (40 if FULL else 3))
 # Larger ones: CQ_TEST_NODES=500.
 LIMIT = int(os.environ.get("CQ_TEST_NODES") or (500 if FULL else 200))
 DEPTH = 5
