@@ -11,6 +11,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from . import conf
 from .exceptions import InvalidArguments, NotEncodable
+from .jsontext import writer
 from .redaction import is_secret
 
 NAMED_LENGTH = 200
@@ -32,7 +33,7 @@ class _Encoder(DjangoJSONEncoder):
         return STORED_PREVIOUS if o is PREVIOUS else super().default(o)
 
 
-_to_json = _Encoder(ensure_ascii=False, allow_nan=False).encode
+_to_json = writer(_Encoder(ensure_ascii=False, allow_nan=False))
 
 
 def encode(value: Any, path: str) -> str:

@@ -17,6 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .database import connection
 from .ids import from_hex
+from .jsontext import writer
 from .models import Task
 from .states import Status
 
@@ -257,4 +258,7 @@ def _uuid(value: Any) -> UUID:
 
 
 def result_text(row: Success) -> str | None:
-    return None if row.result is None else json.dumps(row.result, cls=DjangoJSONEncoder)
+    return None if row.result is None else _to_json(row.result)
+
+
+_to_json = writer(DjangoJSONEncoder())
