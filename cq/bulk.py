@@ -12,6 +12,7 @@ from functools import cache
 from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -212,7 +213,7 @@ def _insert_one(names: tuple[str, ...], vendor: str, returns: bool) -> str:
 
 
 def _send_many(tasks: Sequence[Task], current: BaseDatabaseWrapper) -> None:
-    columns = [*_ALWAYS, *(column for column in _WHEN_SET if _is_set(column.name, tasks))]
+    columns = [*_ALWAYS, *_set_columns(tasks)]
     if _has_run_at(tasks[0]):
         columns.append(_RUN_AT)
     names = tuple(column.name for column in columns)
@@ -260,11 +261,16 @@ def _from_arrays(
         else:
             selected.append(f"given.{name}")
             unnested.append((name, f"%s::{type_}[]"))
-            arrays.append(given)
+            arrays.append(_id_array(given) if type_ == "uuid" else given)
     names = ", ".join(name for name, _array in unnested)
     sources = ", ".join(array for _name, array in unnested)
     sql = f"{into} SELECT {', '.join(selected)} FROM unnest({sources}) AS given({names})"
     return sql, [*same, *arrays]
+
+
+def _id_array(ids: Sequence[UUID | None]) -> str:
+    """An array as PostgreSQL reads it; the driver would make each id's text anew, in Python."""
+    return f"{{{','.join(['NULL' if one is None else one.hex for one in ids])}}}"
 
 
 @cache
@@ -286,8 +292,15 @@ def _exact_text(value: str | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _is_set(name: str, tasks: Sequence[Task]) -> bool:
-    return [task.__dict__[name] for task in tasks].count(_template()[name]) < len(tasks)
+def _set_columns(tasks: Sequence[Task]) -> list[_Column]:
+    """Those of `_WHEN_SET` in which any of *tasks* differs from the column's default."""
+    usual = _usual_values()
+    given = {_values_when_set(task.__dict__) for task in tasks}
+    return [
+        column
+        for place, column in enumerate(_WHEN_SET)
+        if any(values[place] != usual[place] for values in given)
+    ]
 
 
 def _has_run_at(task: Task) -> bool:

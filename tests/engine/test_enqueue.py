@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cq
-from cq import Discard, bulk, conf, task
+from cq import Discard, bulk, conf, enqueue, registry, task
 from cq.context import Context
 from cq.exceptions import (
     DuplicateSubmitError,
@@ -440,6 +440,25 @@ class TestDelayArgs:
 
 
 class TestDelayMany:
+    def test_a_link_or_an_option_that_only_some_have_is_stored_for_these(self) -> None:
+        rows = [
+            enqueue.build(registry.call(some, ("a@b.example",), {}))
+            for some in (send, send.using(expires=60), send.using(retries=0), send)
+        ]
+        rows[2].replaces_id = rows[0].pk
+        rows[3].replaces_id = rows[1].pk
+
+        with transaction.atomic():
+            enqueue.store(rows)
+
+        columns = ("pk", "replaces_id", "retries", "expires")
+        assert list(Task.objects.order_by("pk").values_list(*columns)) == [
+            (rows[0].pk, None, None, None),
+            (rows[1].pk, None, None, 60),
+            (rows[2].pk, rows[0].pk, 0, None),
+            (rows[3].pk, rows[1].pk, None, None),
+        ]
+
     def test_what_the_database_refuses_amidst_many_leaves_none_and_the_block_whole(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
