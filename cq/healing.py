@@ -189,7 +189,12 @@ def _requeue(
     if task.parent_id is None and task.previous_id is None and _may_coalesce(task):
         new_args = task.args if args is None else args
         new_kwargs = task.kwargs if kwargs is None else kwargs
-        if another_waits(registry.call(task.func_name, new_args, new_kwargs)):
+        try:
+            is_queued = another_waits(registry.call(task.func_name, new_args, new_kwargs))
+        except CQError as error:
+            # The function has changed since.
+            return str(error)
+        if is_queued:
             return ONE_IS_QUEUED
     problem = _reopen_ancestors(task, moves, within)
     if problem:

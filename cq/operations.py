@@ -375,9 +375,10 @@ def _call_to_repeat(
     try:
         call = registry.call(task.func_name, args, kwargs, **options)
         registry.check_call(task.func_name, args, kwargs)
+        is_queued = healing.another_waits(call)
     except CQError as error:
         raise _Skipped(str(error)) from None
-    if healing.another_waits(call):
+    if is_queued:
         raise _Skipped(healing.ONE_IS_QUEUED)
     return call
 

@@ -13,8 +13,15 @@ from typing import Any
 
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import DatabaseError, InterfaceError
 
-from .exceptions import DuplicateTaskName, InvalidArguments, InvalidOption, TaskNotRegistered
+from .exceptions import (
+    CQError,
+    DuplicateTaskName,
+    InvalidArguments,
+    InvalidOption,
+    TaskNotRegistered,
+)
 from .options import Options, declared, override
 from .signature import Parameters, encode, plain
 
@@ -42,7 +49,10 @@ class Call:
     kwargs: Mapping[str, Any]
 
     def coalesce_key(self) -> str | None:
-        """The key under which at most one instance waits for its first start, or None."""
+        """The key under which at most one instance waits for its first start, or None.
+
+        Raises `InvalidArguments` when none can be made of the arguments.
+        """
         wanted = self.options.coalesce
         if wanted is False:
             return None
@@ -51,7 +61,15 @@ class Call:
         elif isinstance(wanted, str):
             said = wanted
         else:
-            said = wanted(*self.args, **self.kwargs)
+            try:
+                said = wanted(*self.args, **self.kwargs)
+            except (CQError, DatabaseError, InterfaceError):
+                # The transaction's, or the connection's, not the arguments'.
+                raise
+            except Exception as error:
+                raise InvalidArguments(
+                    f"{self.definition.name}: coalesce made no key of these arguments: {error!r}."
+                ) from error
         text = key_of(plain([self.definition.name, said], "coalesce key"))
         return hashlib.sha256(text.encode()).hexdigest()
 

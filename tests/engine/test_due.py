@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models import F
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from cq import claims, leases, operations, surveys, task
 from cq.context import Context
+from cq.exceptions import InvalidArguments, NotEncodable
 from cq.maintenance import expire
 from cq.models import Act, HeldFunction, Queue, Task, Worker
 from cq.states import Cause, Status
@@ -360,6 +361,22 @@ class TestCoalesce:
         assert bill.delay(2, customer="ada").pk == first.pk
         assert bill.delay(2, "bob").pk != first.pk
 
+    def test_a_callable_that_raises_is_named_and_nothing_is_stored(self) -> None:
+        @task(coalesce=lambda order: order["customer"])
+        def bill(cqt: Context, order: Any) -> None: ...
+
+        with pytest.raises(InvalidArguments, match=r"bill.*no key of these.*KeyError"):
+            bill.delay({})
+
+        assert not Task.objects.exists()
+
+    def test_what_the_database_says_to_a_callable_is_not_taken_for_wrong_arguments(self) -> None:
+        def ask(order: int) -> int:
+            raise OperationalError("server closed the connection")
+
+        with pytest.raises(OperationalError):
+            step.using(coalesce=ask).delay("a")
+
     def test_using_may_ask_for_it_or_not(self) -> None:
         first = step.using(coalesce=True).delay("a")
 
@@ -428,8 +445,6 @@ class TestCoalesce:
     def test_a_key_that_is_no_json_is_refused(self) -> None:
         @task(coalesce=object)
         def sync(cqt: Context) -> None: ...
-
-        from cq.exceptions import NotEncodable
 
         with pytest.raises(NotEncodable, match="coalesce key"):
             sync.delay()

@@ -570,6 +570,24 @@ class TestSkipped:
         assert affected.skipped == {failed.pk: "one is queued"}
         assert status_of(failed) == F
 
+    def test_a_coalescing_task_whose_arguments_fit_no_more_keeps_no_other_from_its_retry(
+        self,
+    ) -> None:
+        @task(coalesce=True)
+        def sync(cqt: Context, name: str) -> None:
+            raise ValueError("broken")
+
+        failed, other = sync.delay("a"), sync.delay("b")
+        run_pending()
+        Task.objects.filter(pk=failed.pk).update(args=["a", "of", "former", "times"])
+
+        for verb in (operations.retry, operations.run_again):
+            affected = verb([failed, other])
+
+            assert "do not fit" in affected.skipped[failed.pk]
+            assert len(affected.done) == 1
+            run_pending()
+
     def test_a_parent_and_its_child_retried_together_run_once_each(self) -> None:
         BROKEN.add("a")
         stored = parent.delay("top", "a")
