@@ -17,6 +17,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HE
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 from benchmarks.figures import Figure, table  # noqa: E402
+from benchmarks.reference import at_the_speed_of_then  # noqa: E402
 
 MEASURES = ("drain", "atomic", "enqueue", "latency", "idle", "tree", "claims", "memory", "peers")
 ON_SQLITE = ("drain",)
@@ -46,7 +47,8 @@ def main() -> int:
             figures += found
             if not found:
                 failed.append(f"{measure} on {database}")
-    print(_machine(load), table(figures), *_ratios(figures), sep="\n\n")
+    said = [*_ratios(figures), *at_the_speed_of_then(figures)]
+    print(_machine(load), table(figures), *said, sep="\n\n")
     print(f"\n{time.monotonic() - began:.0f} s")
     for one in failed:
         print(f"FAILED: {one}; its output is above")
