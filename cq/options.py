@@ -77,14 +77,19 @@ def _checked(name: str, given: Mapping[str, Any], allowed: Collection[str]) -> d
     checked = {}
     for option, value in given.items():
         if option not in allowed:
-            close = get_close_matches(option, allowed, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise InvalidOption(f"{name}: {option!r} is not an option here.{hint}")
+            raise unknown_option(name, option, allowed)
         try:
             checked[option] = _CHECKS[option](value)
         except _Wrong as wrong:
             raise InvalidOption(f"{name}: {option} {wrong}, not {value!r}.") from None
     return checked
+
+
+def unknown_option(name: str, option: str, allowed: Collection[str]) -> InvalidOption:
+    """What to raise for *option*, which *name* does not take, with the nearest one that it does."""
+    close = get_close_matches(option, allowed, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return InvalidOption(f"{name}: {option!r} is not an option here.{hint}")
 
 
 class _Wrong(Exception):

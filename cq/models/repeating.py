@@ -5,7 +5,6 @@ from __future__ import annotations
 import zoneinfo
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -18,8 +17,8 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf
 from .. import crontab as crontabs
-from ..exceptions import CQError, InvalidCrontab, InvalidOption, TaskNotRegistered
-from ..options import QUEUE_NAME_LENGTH
+from ..exceptions import CQError, InvalidCrontab, TaskNotRegistered
+from ..options import QUEUE_NAME_LENGTH, unknown_option
 from .home import HomeManager
 from .indexes import HasPartialIndexes
 from .task import FUNC_NAME_LENGTH, Task
@@ -111,7 +110,7 @@ class RepeatingTask(HasPartialIndexes):
             self.next_run = self._first_run(using)
         else:
             names = kwargs.get("update_fields")
-            fields = _NOT_KEPT if names is None else {*names}
+            fields = _WRITTEN_BY_PEOPLE if names is None else {*names}
             changed = {name for name in fields if getattr(stored, name) != getattr(self, name)}
             self.next_run, self.last_run = stored.next_run, stored.last_run
             if changed & _TIMES or (self.enabled and stored.next_run is None):
@@ -181,8 +180,8 @@ class RepeatingTask(HasPartialIndexes):
 
 _TIMES = frozenset({"crontab", "timezone", "enabled"})
 _CALL = _TIMES | {"func_name", "args", "kwargs", "queue", "priority", "result_ttl"}
-# What people write; the rest belongs to the scheduler.
-_NOT_KEPT = frozenset(
+# The rest belongs to the scheduler.
+_WRITTEN_BY_PEOPLE = frozenset(
     field.name
     for field in RepeatingTask._meta.concrete_fields
     if field.name not in ("id", "last_run", "next_run", "error")
@@ -293,9 +292,7 @@ def schedule_task(
 def _refuse_unknown(cls: type[RepeatingTask], fields: Iterable[str]) -> None:
     """Refuse what is mistyped, or not for people: of an entry that exists Django stores neither."""
     columns = {field.name for field in cls._meta.concrete_fields}
-    known = columns & _NOT_KEPT - {"func_name"}
+    allowed = columns & (_WRITTEN_BY_PEOPLE - {"func_name"})
     for name in fields:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise InvalidOption(f"schedule_task: {name!r} is not an option here.{hint}")
+        if name not in allowed:
+            raise unknown_option("schedule_task", name, allowed)
